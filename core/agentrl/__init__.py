@@ -1,0 +1,77 @@
+"""A plugin platform for online reinforcement learning of multi-turn, tool-using LLM agents."""
+
+from agentrl.conversation import Conversation
+from agentrl.errors import AgentRLError, PluginError, UsageError
+from agentrl.hookspecs import hookimpl
+from agentrl.interfaces import (
+    Agent,
+    Aggregation,
+    Algorithm,
+    Curriculum,
+    Engine,
+    Env,
+    Model,
+    Plugin,
+    PluginConfig,
+    Reward,
+    Tokens,
+    Trainer,
+)
+from agentrl.types import (
+    Action,
+    Batch,
+    Completion,
+    Credit,
+    Group,
+    Message,
+    Observation,
+    Outcome,
+    Sampling,
+    Segment,
+    Span,
+    Task,
+    Trajectory,
+    Turn,
+    system,
+    tool,
+    user,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Action",
+    "Agent",
+    "AgentRLError",
+    "Aggregation",
+    "Algorithm",
+    "Batch",
+    "Completion",
+    "Conversation",
+    "Credit",
+    "Curriculum",
+    "Engine",
+    "Env",
+    "Group",
+    "Message",
+    "Model",
+    "Observation",
+    "Outcome",
+    "Plugin",
+    "PluginConfig",
+    "PluginError",
+    "Reward",
+    "Sampling",
+    "Segment",
+    "Span",
+    "Task",
+    "Tokens",
+    "Trainer",
+    "Trajectory",
+    "Turn",
+    "UsageError",
+    "hookimpl",
+    "system",
+    "tool",
+    "user",
+]

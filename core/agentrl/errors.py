@@ -1,0 +1,28 @@
+"""The errors a user is meant to read: one sentence that says what is wrong and what to do.
+
+The command line prints these without a traceback; everything else is a bug and shows one.
+"""
+
+
+class AgentRLError(Exception):
+    """A run cannot go on, for a reason its user can act on (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(AgentRLError):
+    """What the user asked for cannot be done as it was asked (exit code 2)."""
+
+    exit_code = 2
+
+
+class PluginError(UsageError):
+    """A plugin is missing, ambiguous, broken, disabled, or of the wrong kind."""
+
+
+class ContextFull(AgentRLError):
+    """The conversation has filled the model's context: there is no room for another token."""
+
+
+class TokenBudgetSpent(AgentRLError):
+    """The trajectory has used all the tokens it was allowed to sample."""

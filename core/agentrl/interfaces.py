@@ -1,0 +1,336 @@
+"""What a plugin can be: the four kinds of the mission (env, agent, reward, algorithm) and the machinery.
+
+A plugin of any kind is a subclass of one of these classes with a nested `Config`, chosen by name through an
+entry point (`plugins`). What any number of plugins may take part in at once is a hook instead (`hookspecs`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from agentrl.types import (
+    Action,
+    Batch,
+    Completion,
+    Credit,
+    Group,
+    Message,
+    Need,
+    Observation,
+    Outcome,
+    Sampling,
+    Task,
+    Trajectory,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agentrl.conversation import Conversation
+
+
+class PluginConfig(BaseModel):
+    """Options of a plugin: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plugin:
+    """What all kinds share.
+
+    `suggests` are defaults for the rest of the run configuration, by dotted key, for example
+    `{"agent": "search", "simulator.max_turns": 6}`. What the user sets wins.
+    """
+
+    class Config(PluginConfig):
+        """No options."""
+
+    suggests: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, config: Any = None) -> None:
+        """Take a `Config`; None means all defaults."""
+        self.config: Any = self.Config() if config is None else config
+
+
+# The four kinds
+
+
+class Env(Plugin, ABC):
+    """A world. One instance plays one episode at a time; the simulator makes as many as it needs."""
+
+    @abstractmethod
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Return the tasks of a split, in a fixed order; the sequence may be lazy and huge.
+
+        Raises:
+            UsageError: the env has no such split; name those it has.
+        """
+
+    @abstractmethod
+    async def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode and return what the agent sees first. Same task and seed, same episode."""
+
+    @abstractmethod
+    async def step(self, action: Action) -> Observation:
+        """Apply `action`, whatever text it holds; nonsense gets an observation, not an exception."""
+
+    @abstractmethod
+    async def judge(self) -> Outcome:
+        """Return the facts about how the episode ended. Called once, also after truncation."""
+
+    def demonstrate(self, task: Task) -> Sequence[str] | None:
+        """Return the texts an expert would write, one a turn, or None where the env has no expert."""
+        return None
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Return the SHA-256 of every data file the tasks depend on, by a readable name."""
+        return {}
+
+    async def close(self) -> None:  # noqa: B027 - optional
+        """Release what the env holds. May be called twice, and after an error."""
+
+
+class Agent(Plugin, ABC):
+    """The scaffold: prompts, parsing, memory. One instance plays one episode."""
+
+    @abstractmethod
+    async def act(self, observation: Observation, conversation: "Conversation") -> Action:
+        """Answer `observation`, asking the model through `conversation` as often as it takes."""
+
+
+class Reward(Plugin, ABC):
+    """A score for a finished trajectory. Weights and sums are the core's; weight 0 makes it a metric."""
+
+    @abstractmethod
+    async def score(self, trajectory: Trajectory) -> float:
+        """Return the score. `trajectory.outcome` is set; trajectories with errors are never scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """How per-token losses become one number (see `aggregation.token_weights`).
+
+    `length` is the constant, in tokens, that mode "constant" divides by.
+    """
+
+    mode: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"] = "token-mean"
+    length: int | None = None
+
+
+@dataclass(slots=True)
+class Tokens:
+    """The sampled tokens of a micro-batch, packed: every tensor is (N,), nothing needs a mask.
+
+    All tokens of a trajectory are in one micro-batch, in the order in which they were sampled.
+
+    Attributes:
+        logprobs: under the actor being trained; carries the gradient. Nats.
+        old_logprobs: under the actor before this update.
+        rollout_logprobs: as the engine reported them.
+        advantages: from `Algorithm.credit`.
+        trajectory: index of the token's trajectory within the micro-batch, 0 to trajectories-1. Integers.
+        turn: index of the token's turn within its trajectory. Integers.
+        trajectories: how many trajectories the micro-batch holds.
+        entropy: of the actor's distribution at each token, no gradient. Nats.
+        reference_logprobs: under the reference; None unless needed.
+        returns: from `Algorithm.credit`; None unless given.
+        values: under the critic, with gradient; None unless needed.
+        old_values: under the critic before this update; None unless needed.
+        logged: what `log` collected.
+    """
+
+    logprobs: "Tensor"
+    old_logprobs: "Tensor"
+    rollout_logprobs: "Tensor"
+    advantages: "Tensor"
+    trajectory: "Tensor"
+    turn: "Tensor"
+    trajectories: int
+    entropy: "Tensor"
+    reference_logprobs: "Tensor | None" = None
+    returns: "Tensor | None" = None
+    values: "Tensor | None" = None
+    old_values: "Tensor | None" = None
+    logged: "dict[str, Tensor]" = field(default_factory=dict)
+
+    def log(self, name: str, per_token: "Tensor") -> None:
+        """Report a number for every token, (N,); the metric is its mean over the update's tokens."""
+        self.logged[name] = per_token.detach()
+
+
+class Algorithm(Plugin, ABC):
+    """Credit assignment and a loss. The trainer executes both and knows neither."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return what must be there before the run can start; may depend on `config`."""
+        return frozenset()
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """Return how per-token losses become one number."""
+        return Aggregation()
+
+    @abstractmethod
+    def credit(self, batch: Batch) -> list[list[Credit]]:
+        """Return the credit of each trajectory of each group of `batch.groups`, over sampled tokens."""
+
+    @abstractmethod
+    def loss(self, tokens: Tokens) -> "Tensor":
+        """Return the loss of each token, (N,); the trainer weighs, sums and backpropagates."""
+
+
+# The machinery
+
+
+class Curriculum(Plugin, ABC):
+    """Which tasks to play next."""
+
+    @abstractmethod
+    def start(self, tasks: Sequence[Task], seed: int) -> None:
+        """Take the training tasks. Called once, before `choose` or `restore`."""
+
+    @abstractmethod
+    def choose(self, n: int) -> list[Task]:
+        """Return `n` tasks for the next update."""
+
+    def learn(self, groups: Sequence[Group]) -> None:  # noqa: B027 - optional
+        """Take note of how the chosen tasks went."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs, JSON-safe."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state` exactly."""
+
+
+class Tokenizer(Protocol):
+    """What the core asks of a tokenizer: the methods of transformers' `PreTrainedTokenizerBase`."""
+
+    eos_token_id: int | None
+
+    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
+        """Return the ids of `text`."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
+        """Return the text of `token_ids`."""
+        ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> Any:
+        """Return the conversation as the model's chat template writes it: a str if not `tokenize`."""
+        ...
+
+
+class Weights(Protocol):
+    """The actor's weights on their way to an engine."""
+
+    def items(self) -> "Iterable[tuple[str, Tensor]]":
+        """Yield each parameter's name, as the model's `state_dict` has it, and its tensor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a run gives an engine or trainer to work with.
+
+    `threads` are for torch, all in all: the engine and the trainer of one process take turns.
+    `device` is "cpu", "cuda" or "cuda:N".
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+    seed: int = 0
+
+
+class Engine(Plugin, ABC):
+    """Generates tokens."""
+
+    tokenizer: Tokenizer
+    context_length: int
+
+    @abstractmethod
+    async def start(self, model: Path | str, resources: Resources) -> None:
+        """Load the model and set `tokenizer` and `context_length` (tokens)."""
+
+    @abstractmethod
+    async def generate(
+        self, token_ids: Sequence[int], sampling: Sampling, session: str
+    ) -> Completion:
+        """Continue `token_ids`. Requests of one `session` extend one another, so their prefix may be kept.
+
+        The caller leaves room: `len(token_ids) + sampling.max_tokens <= context_length`.
+        """
+
+    def release(self, session: str) -> None:  # noqa: B027 - optional
+        """Forget what is kept for `session`; unknown sessions are fine."""
+
+    @abstractmethod
+    async def load_weights(self, weights: Weights, version: int) -> None:
+        """Generate with these weights from now on; whatever was cached under others is dropped."""
+
+    async def sleep(self) -> None:  # noqa: B027 - optional
+        """Give memory back while the trainer works."""
+
+    async def wake(self) -> None:  # noqa: B027 - optional
+        """Undo `sleep`."""
+
+    async def close(self) -> None:  # noqa: B027 - optional
+        """Release everything. May be called twice."""
+
+
+class Trainer(Plugin, ABC):
+    """Updates weights. Executes an algorithm without knowing it."""
+
+    provides: ClassVar[frozenset[Need]] = frozenset({"reference", "groups", "step_keys"})
+
+    @abstractmethod
+    def start(
+        self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources
+    ) -> None:
+        """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
+
+    @abstractmethod
+    def prepare(self, groups: list[Group], needs: frozenset[Need]) -> Batch:
+        """Return the batch with recomputed log-probabilities, and what `needs` asks for."""
+
+    @abstractmethod
+    def update(
+        self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm
+    ) -> dict[str, float]:
+        """Train on the batch and return metrics: loss, gradient norm, learning rate, what `loss` logged."""
+
+    @abstractmethod
+    def weights(self) -> Weights:
+        """Return the actor's weights for an engine."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write all that `load` needs to go on exactly."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote."""
+
+    @abstractmethod
+    def save_model(self, folder: Path) -> None:
+        """Write the actor as a model directory that `--model` and transformers can load."""
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """Release everything. May be called twice."""
+
+
+class Model(Plugin, ABC):
+    """A model that a distribution ships, so that `--model NAME` finds it."""
+
+    @abstractmethod
+    def path(self) -> Path:
+        """Return a directory that transformers can load, with tokenizer and chat template."""
