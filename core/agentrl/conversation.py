@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agentrl.chat import ChatFormat
-from agentrl.errors import ContextFull, TokenBudgetSpent, UsageError
+from agentrl.errors import AgentRLError, ContextFull, TokenBudgetSpent, UsageError
 from agentrl.interfaces import Engine
 from agentrl.types import Completion, Message, Sampling, Segment, Span
 
@@ -56,26 +56,35 @@ class Conversation:
         if self.segments and self.segments[-1].token_ids:
             self.segments.append(Segment())
 
-    async def ask(self, stop: Sequence[str] = (), max_tokens: int | None = None) -> str:
+    async def ask(self, stop: Sequence[str] = (), max_tokens: int | None = None, begin: str = "") -> str:
         """Let the model speak and return its text, without the end-of-turn token.
 
         Args:
             stop: strings that end the turn; the one that did stays in the text.
             max_tokens: at most this many tokens, and never more than the run's own limit.
+            begin: how the turn has to begin: given, not sampled, and part of the text.
 
         Raises:
             UsageError: nothing new was said since the model last spoke.
             ContextFull: the model's context has no room left.
             TokenBudgetSpent: the episode has used all its tokens.
         """
-        segment = self._give()
+        segment = self._give(begin)
         sampling = self._sampling_for(segment, tuple(stop), max_tokens)
-        completion = await self._engine.generate(segment.token_ids, sampling, self._session)
+        completion = await self._generate(segment, sampling)
         self._record(segment, completion)
-        return self._text(completion.token_ids)
+        return begin + self._text(completion.token_ids)
 
-    def _give(self) -> Segment:
-        """Append the pending messages' ids to the current segment."""
+    async def _generate(self, segment: Segment, sampling: Sampling) -> Completion:
+        try:
+            return await self._engine.generate(segment.token_ids, sampling, self._session)
+        except AgentRLError:
+            raise
+        except Exception as error:
+            raise AgentRLError(f"the engine failed with {type(error).__name__}: {error}") from error
+
+    def _give(self, begin: str) -> Segment:
+        """Append the ids of the pending messages and of `begin` to the current segment."""
         if not self._pending:
             raise UsageError("the agent asked twice without saying anything; call conversation.say first")
         if not self.segments:
@@ -85,6 +94,7 @@ class Conversation:
             ids = self._chat.continuation(self._pending, segment.token_ids[-1])
         else:
             ids = self._chat.opening(self._pending)
+        ids = ids + self._chat.tokenizer.encode(begin, add_special_tokens=False) if begin else ids
         room = self._engine.context_length - len(segment.token_ids) - len(ids)
         if room < 1:
             if not segment.token_ids:

@@ -1,0 +1,114 @@
+"""Makes the parts of a run from its configuration: plugins by name, who gets what, what fits together."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentrl import plugins
+from agentrl.config import RunConfig
+from agentrl.display import Display
+from agentrl.errors import UsageError
+from agentrl.hooks import Hooks
+from agentrl.hosting.pool import EnvPool, InProcessPool, WorkerPool
+from agentrl.interfaces import Agent, Algorithm, Engine, Env, Resources, Trainer
+from agentrl.judging import WeightedReward
+from agentrl.simulator import Simulator
+from agentrl.types import Need
+
+
+def resources(config: RunConfig) -> Resources:
+    """Decide who gets how many threads: env workers first, torch the rest, together one per core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = config.threads or max(1, cores - config.simulator.workers)
+    return Resources(threads=threads, device=config.device, seed=config.seed)
+
+
+def model_path(config: RunConfig) -> Path | str:
+    """Return where the model is: a plugin's folder, a folder, or a hub name for transformers to find."""
+    name = config.model.name
+    if name in plugins.names("model"):
+        return plugins.make("model", name, config.model.options).path()
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    known = ", ".join(sorted(plugins.names("model")))
+    raise UsageError(f"no model {name!r}: give a model directory, a hub name, or one of: {known}")
+
+
+def env_pool(config: RunConfig, env: Env) -> EnvPool:
+    """Return the pool of envs that episodes lease from; `env` itself only lists tasks."""
+    simulator = config.simulator
+    if simulator.workers:
+        return WorkerPool(config.env.name, config.env.options, simulator.workers)
+    return InProcessPool(lambda: type(env)(env.config), simulator.concurrency)
+
+
+def weighted_rewards(config: RunConfig) -> list[WeightedReward]:
+    """Return the configured rewards."""
+    return [
+        WeightedReward(name, plugins.make("reward", name, choice.options), choice.weight)
+        for name, choice in config.rewards.items()
+    ]
+
+
+def check_needs(algorithm: Algorithm, trainer: Trainer, config: RunConfig) -> frozenset[Need]:
+    """Return what the algorithm needs, or refuse the run.
+
+    Raises:
+        UsageError: a need is not met; it says which and by whom.
+    """
+    name = config.algorithm.name
+    missing = sorted(algorithm.needs - trainer.provides)
+    if missing:
+        raise UsageError(
+            f"the algorithm {name!r} needs {', '.join(missing)}, which the trainer "
+            f"{config.trainer.name!r} does not provide; choose another trainer or algorithm"
+        )
+    if "groups" in algorithm.needs and config.group_size < 2:
+        raise UsageError(
+            f"the algorithm {name!r} compares the trajectories of a group, so group_size must be at least 2"
+        )
+    return algorithm.needs
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The parts that play episodes."""
+
+    env: Env
+    pool: EnvPool
+    engine: Engine
+    hooks: Hooks
+    config: RunConfig
+    display: Display
+
+    def simulator(self, engine: Engine | None = None) -> Simulator:
+        """Return a simulator on the stage's engine, or on another."""
+        choice = self.config.agent
+        pattern = plugins.make("agent", choice.name, choice.options)
+
+        def make_agent() -> Agent:
+            return type(pattern)(pattern.config)
+
+        settings = self.config.simulator
+        return Simulator(
+            self.pool, make_agent, engine or self.engine, settings, self.hooks, self.display.warn
+        )
+
+
+@asynccontextmanager
+async def stage(config: RunConfig, model: Path | str, hooks: Hooks, display: Display) -> AsyncIterator[Stage]:
+    """Set up env, pool and engine, and take them down again."""
+    env = plugins.make("env", config.env.name, config.env.options)
+    engine = plugins.make("engine", config.engine.name, config.engine.options)
+    pool = env_pool(config, env)
+    try:
+        await engine.start(model, resources(config))
+        yield Stage(env, pool, engine, hooks, config, display)
+    finally:
+        await engine.close()
+        await pool.close()
+        await env.close()

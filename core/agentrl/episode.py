@@ -1,0 +1,139 @@
+"""Plays one episode: env and agent in turn, until the end, a limit or a failure.
+
+Whatever an env or agent does wrong ends this one trajectory with `stop="error"` and a readable cause. What is
+wrong with the run itself (a prompt that can never fit, a dead engine) is raised and stops the run.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+from agentrl.config import SimulatorConfig
+from agentrl.conversation import Conversation
+from agentrl.errors import AgentRLError, ContextFull, TokenBudgetSpent
+from agentrl.interfaces import Agent, Env
+from agentrl.types import Action, Observation, Outcome, Task, Trajectory, Turn
+from agentrl.watchdog import Watchdog
+
+T = TypeVar("T")
+
+
+class EpisodeFailed(Exception):
+    """An env or agent failed; the message is the readable cause."""
+
+
+class Listener(Protocol):
+    """Who is told of every turn."""
+
+    def agent_acted(self, task: Task, turn: Turn) -> None:
+        """Take note of a turn."""
+        ...
+
+
+class Episode:
+    """One episode on its way to becoming a trajectory."""
+
+    def __init__(
+        self,
+        trajectory: Trajectory,
+        conversation: Conversation,
+        limits: SimulatorConfig,
+        watchdog: Watchdog,
+        listener: Listener,
+        name: str,
+    ) -> None:
+        """Take the empty trajectory to fill; `name` says which episode it is, in messages."""
+        self.trajectory = trajectory
+        self._conversation = conversation
+        self._limits = limits
+        self._watchdog = watchdog
+        self._listener = listener
+        self._name = name
+        self._began = time.monotonic()
+
+    async def begin(self, env: Env) -> Observation:
+        """Reset the env.
+
+        Raises:
+            EpisodeFailed: it failed; no token was sampled yet, so it may be tried again.
+        """
+        reset = env.reset(self.trajectory.task, self.trajectory.seed)
+        return await self._call("env.reset", reset, self._limits.reset_timeout, Observation)
+
+    async def play(self, env: Env, agent: Agent, observation: Observation) -> None:
+        """Play from the first observation to the judgement; a failure is noted in the trajectory."""
+        try:
+            await self._turns(env, agent, observation)
+            judge = self._call("env.judge", env.judge(), self._limits.step_timeout, Outcome)
+            self.trajectory.outcome = await judge
+        except EpisodeFailed as failure:
+            self.fail(failure)
+        self._finish()
+
+    def fail(self, failure: EpisodeFailed) -> None:
+        """End the trajectory with an error."""
+        self.trajectory.stop = "error"
+        self.trajectory.error = str(failure)
+        self._finish()
+
+    async def _turns(self, env: Env, agent: Agent, observation: Observation) -> None:
+        for turn in range(self._limits.max_turns):
+            action = await self._act(agent, observation, turn)
+            if action is None:
+                self.trajectory.stop = "max_tokens"
+                break
+            self._listener.agent_acted(self.trajectory.task, self._add(observation, action))
+            step = env.step(action)
+            observation = await self._call("env.step", step, self._limits.step_timeout, Observation)
+            if observation.done:
+                break
+        else:
+            self.trajectory.stop = "max_turns"
+        self.trajectory.final = observation
+
+    async def _act(self, agent: Agent, observation: Observation, turn: int) -> Action | None:
+        """Return the agent's action, or None if there was no room for one."""
+        self._conversation.turn = turn
+        act = agent.act(observation, self._conversation)
+        try:
+            return await self._call("agent.act", act, self._limits.act_timeout, Action)
+        except (ContextFull, TokenBudgetSpent):
+            return None
+
+    def _add(self, observation: Observation, action: Action) -> Turn:
+        turn = Turn(observation, action)
+        self.trajectory.turns.append(turn)
+        return turn
+
+    async def _call(self, what: str, awaitable: Awaitable[T], limit: float, kind: type[T]) -> T:
+        """Return what the env or agent answers, if it does so in time and with the right type."""
+        where = f"{what} at turn {len(self.trajectory.turns)}"
+        clock = asyncio.timeout(limit)
+        try:
+            with self._watchdog.waiting(self._name, where):
+                async with clock:
+                    answer = await awaitable
+        except Exception as error:
+            if clock.expired():
+                raise EpisodeFailed(f"{where} took longer than {limit:g} s") from error
+            if what == "agent.act" and isinstance(error, AgentRLError):
+                raise
+            raise EpisodeFailed(f"{where} raised {type(error).__name__}: {error}") from error
+        if problem := _nonsense(answer, kind):
+            raise EpisodeFailed(f"{where} returned {problem}")
+        return answer
+
+    def _finish(self) -> None:
+        self.trajectory.segments = self._conversation.segments
+        self.trajectory.seconds = time.monotonic() - self._began
+
+
+def _nonsense(answer: object, kind: type) -> str | None:
+    """Return what is wrong with an answer, or None."""
+    if not isinstance(answer, kind):
+        return f"{type(answer).__name__} where {kind.__name__} is due: {str(answer)[:80]!r}"
+    text = getattr(answer, "text", "")
+    if not isinstance(text, str):
+        return f"{kind.__name__} whose text is {type(text).__name__}, not str"
+    return None

@@ -1,0 +1,169 @@
+"""The training loop: choose, play, judge, prepare, credit, update, evaluate, save.
+
+Everything random derives from the run's seed and the step, and every step is recorded in one go after its
+update; so a run may be stopped anywhere and goes on from its last checkpoint as if nothing had happened.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agentrl.config import RunConfig
+from agentrl.display import Display
+from agentrl.evaluation import evaluate, refuse_if_all_failed
+from agentrl.hooks import Hooks
+from agentrl.interfaces import Algorithm, Curriculum, Engine, Trainer
+from agentrl.judging import WeightedReward, judge
+from agentrl.metrics import rollout_metrics
+from agentrl.rundir import RunDirectory
+from agentrl.seeds import derive
+from agentrl.simulator import Simulator
+from agentrl.types import Group, Task
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come, in updates, episodes, sampled tokens and seconds of work."""
+
+    step: int = 0
+    trajectories: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The rooms that the data goes through, in their order."""
+
+    curriculum: Curriculum
+    simulator: Simulator
+    rewards: Sequence[WeightedReward]
+    hooks: Hooks
+    trainer: Trainer
+    algorithm: Algorithm
+    engine: Engine
+
+
+class Loop:
+    """Trains until the configured number of updates is done."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        config: RunConfig,
+        panel: Sequence[Task],
+        directory: RunDirectory,
+        display: Display,
+        progress: Progress,
+    ) -> None:
+        """Take the parts, the held-out tasks, where to write and whom to show."""
+        self._parts = parts
+        self._config = config
+        self._panel = panel
+        self._directory = directory
+        self._display = display
+        self._saved = progress.step
+        self._curriculum_state = parts.curriculum.state()
+        self.progress = progress
+
+    async def run(self) -> None:
+        """Evaluate and train in turn."""
+        while True:
+            if self._evaluation_due():
+                await self.evaluate()
+            if self.progress.step >= self._config.steps:
+                break
+            await self.step()
+        self.save()
+
+    async def step(self) -> None:
+        """Do one update: everything after the rollout happens without a pause."""
+        parts, step, began = self._parts, self.progress.step + 1, time.monotonic()
+        await parts.engine.load_weights(parts.trainer.weights(), self.progress.step)
+        tasks = parts.curriculum.choose(self._config.tasks_per_step)
+        groups = await parts.simulator.play(
+            tasks,
+            self._config.group_size,
+            seed=derive(self._config.seed, "train", step),
+            progress=self._display.episodes,
+        )
+        await judge(groups, parts.rewards, parts.hooks)
+        rollout = time.monotonic() - began
+        await parts.engine.sleep()
+        metrics = {**rollout_metrics(groups), **self._learn(groups)}
+        metrics["time/rollout"] = rollout
+        metrics["time/update"] = time.monotonic() - began - rollout
+        self._record(step, groups, metrics, time.monotonic() - began)
+        await parts.engine.wake()
+
+    async def evaluate(self) -> None:
+        """Play the held-out tasks and record how it went."""
+        parts, step = self._parts, self.progress.step
+        self._display.phase("evaluate", f"{len(self._panel)} held-out tasks")
+        await parts.engine.load_weights(parts.trainer.weights(), step)
+        evaluation, groups = await evaluate(
+            parts.simulator,
+            self._panel,
+            self._config.evaluation,
+            parts.rewards,
+            parts.hooks,
+            self._display.episodes,
+        )
+        self._directory.write_trajectories(f"eval-{step:06d}", groups)
+        self._directory.write_evaluation(step, evaluation)
+        self._display.evaluated(step, evaluation)
+        parts.hooks.evaluated(step, evaluation.means())
+
+    def save(self) -> None:
+        """Write a checkpoint of the last recorded step, unless there is one."""
+        step = self.progress.step
+        if step == self._saved:
+            return
+        path = self._directory.write_checkpoint(step, self._write_state)
+        self._saved = step
+        self._parts.hooks.checkpoint_saved(step, path)
+
+    def _learn(self, groups: list[Group]) -> dict[str, float]:
+        parts = self._parts
+        refuse_if_all_failed(groups)
+        parts.curriculum.learn(groups)
+        usable = [group for group in map(_without_failed, groups) if group.trajectories]
+        kept = [group for group in usable if parts.hooks.keep_group(group)]
+        if not kept:
+            self._display.warn("no group was kept, so this step updates nothing")
+            return {"groups/kept": 0.0}
+        batch = parts.trainer.prepare(kept, parts.algorithm.needs)
+        credits = parts.algorithm.credit(batch)
+        metrics = parts.trainer.update(batch, credits, parts.algorithm)
+        return {"groups/kept": len(kept) / len(groups), **metrics}
+
+    def _record(self, step: int, groups: list[Group], metrics: dict[str, float], seconds: float) -> None:
+        progress = self.progress
+        progress.step = step
+        progress.trajectories += sum(len(group.trajectories) for group in groups)
+        progress.tokens += sum(t.sampled for group in groups for t in group.trajectories)
+        progress.seconds += seconds
+        # The next rollout moves the curriculum on; a checkpoint is of the step that was recorded.
+        self._curriculum_state = self._parts.curriculum.state()
+        self._directory.write_trajectories(f"step-{step:06d}", groups)
+        self._directory.write_metrics(step, metrics)
+        self._display.step(step, self._config.steps, metrics)
+        self._parts.hooks.step_finished(step, metrics)
+        if self._config.checkpoints.every and step % self._config.checkpoints.every == 0:
+            self.save()
+
+    def _write_state(self, folder: Path) -> None:
+        self._parts.trainer.save(folder / "trainer")
+        state = {"progress": asdict(self.progress), "curriculum": self._curriculum_state}
+        (folder / "state.json").write_text(json.dumps(state))
+
+    def _evaluation_due(self) -> bool:
+        step, every = self.progress.step, self._config.evaluation.every
+        due = step in (0, self._config.steps) or (every > 0 and step % every == 0)
+        return due and not self._directory.has_evaluation(step)
+
+
+def _without_failed(group: Group) -> Group:
+    return Group(group.task, [t for t in group.trajectories if not t.failed])

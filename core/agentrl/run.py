@@ -1,0 +1,178 @@
+"""Sees a run through: what `agentrl run` and `agentrl eval` call, and what Python users may call."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from agentrl import plugins
+from agentrl.assembly import Stage, check_needs, model_path, resources, stage, weighted_rewards
+from agentrl.config import RunConfig
+from agentrl.display import Display
+from agentrl.evaluation import Evaluation, panel
+from agentrl.evaluation import evaluate as evaluate_panel
+from agentrl.hooks import Hooks
+from agentrl.interfaces import Algorithm, Curriculum, Trainer
+from agentrl.loop import Loop, Parts, Progress
+from agentrl.rundir import RunDirectory
+from agentrl.summary import UNTRAINED, summarize_run
+from agentrl.types import Task
+from agentrl.warmup import Demonstrator, warm_up
+
+
+def train(config: RunConfig, folder: Path | None, resume: bool, display: Display) -> dict[str, Any]:
+    """Train as `config` says, and return the summary that is also written to the run directory.
+
+    Args:
+        config: complete and validated (see `config.resolve`).
+        folder: the run directory; None chooses a new one.
+        resume: go on from the last checkpoint in `folder`.
+        display: shows how it goes.
+
+    Raises:
+        AgentRLError: what went wrong, in one sentence; everything recorded so far stays.
+        KeyboardInterrupt: after Ctrl-C, once a checkpoint is saved.
+    """
+    with RunDirectory.open(config, folder, resume=resume) as directory:
+        return asyncio.run(_Run(config, directory, display).train())
+
+
+def evaluate(config: RunConfig, model: Path | None, display: Display) -> Evaluation:
+    """Play `config.evaluation` with the model in a folder, or with the configured one."""
+    return asyncio.run(_evaluate(config, model, display))
+
+
+async def _evaluate(config: RunConfig, model: Path | None, display: Display) -> Evaluation:
+    hooks = Hooks(options=config.hooks)
+    async with stage(config, model or model_path(config), hooks, display) as parts:
+        return await _measure(parts, held_out(parts))
+
+
+async def _measure(parts: Stage, tasks: list[Task]) -> Evaluation:
+    settings, rewards = parts.config.evaluation, weighted_rewards(parts.config)
+    parts.display.phase("evaluate", f"{len(tasks)} tasks of {settings.split}")
+    evaluation, _ = await evaluate_panel(
+        parts.simulator(), tasks, settings, rewards, parts.hooks, parts.display.episodes
+    )
+    return evaluation
+
+
+def held_out(parts: Stage) -> list[Task]:
+    """Return the panel of tasks that the run is measured on."""
+    settings = parts.config.evaluation
+    return panel(parts.env.tasks(settings.split), settings.tasks, settings.seed, settings.split)
+
+
+class _Run:
+    """One training run, from assembly to summary."""
+
+    def __init__(self, config: RunConfig, directory: RunDirectory, display: Display) -> None:
+        self.config = config
+        self.directory = directory
+        self.display = display
+        self.hooks = Hooks(options=config.hooks)
+
+    async def train(self) -> dict[str, Any]:
+        """Tell the hooks when the run begins and how it ends."""
+        error: BaseException | None = None
+        self.hooks.run_started(self.config, self.directory.path)
+        try:
+            return await self._train()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.hooks.run_finished(error)
+
+    async def _train(self) -> dict[str, Any]:
+        config, model = self.config, model_path(self.config)
+        algorithm = plugins.make("algorithm", config.algorithm.name, config.algorithm.options)
+        trainer = plugins.make("trainer", config.trainer.name, config.trainer.options)
+        needs = check_needs(algorithm, trainer, config)
+        async with stage(config, model, self.hooks, self.display) as parts:
+            tasks = held_out(parts)
+            self.directory.write_manifest(config, parts.env, tasks, model)
+            if config.warmup:
+                model = await self._warmed_up(parts, model, tasks)
+            trainer.start(model, needs, config.steps, resources(config))
+            try:
+                loop = self._loop(parts, tasks, trainer, algorithm)
+                await self._improve(loop)
+                trainer.save_model(self.directory.path / "model")
+                return self._summarize(loop.progress)
+            finally:
+                trainer.close()
+
+    async def _improve(self, loop: Loop) -> None:
+        """Train; if stopped on the way, save what is recorded."""
+        try:
+            await loop.run()
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            loop.save()
+            raise
+
+    def _loop(self, parts: Stage, tasks: list[Task], trainer: Trainer, algorithm: Algorithm) -> Loop:
+        """Return the loop, where the last checkpoint left it."""
+        curriculum = self._curriculum(parts)
+        progress = Progress()
+        checkpoint = self.directory.latest_checkpoint()
+        if checkpoint:
+            state = json.loads((checkpoint / "state.json").read_text())
+            progress = Progress(**state["progress"])
+            curriculum.restore(state["curriculum"])
+            trainer.load(checkpoint / "trainer")
+        rooms = Parts(
+            curriculum=curriculum,
+            simulator=parts.simulator(),
+            rewards=weighted_rewards(self.config),
+            hooks=self.hooks,
+            trainer=trainer,
+            algorithm=algorithm,
+            engine=parts.engine,
+        )
+        return Loop(rooms, self.config, tasks, self.directory, self.display, progress)
+
+    def _curriculum(self, parts: Stage) -> Curriculum:
+        choice = self.config.curriculum
+        curriculum = plugins.make("curriculum", choice.name, choice.options)
+        curriculum.start(parts.env.tasks("train"), self.config.seed)
+        return curriculum
+
+    async def _warmed_up(self, parts: Stage, model: Path | str, tasks: list[Task]) -> Path:
+        """Return the model that has imitated the env's demonstrations, made now or before a resume."""
+        folder: Path = self.directory.path / "warmup"
+        model_folder = folder / "model"
+        if model_folder.is_dir():
+            return model_folder
+        self.directory.write_evaluation(UNTRAINED, await _measure(parts, tasks))
+        config = self.config
+        options = {**config.trainer.options, "learning_rate": config.warmup_learning_rate}
+        trainer = plugins.make("trainer", config.trainer.name, options)
+        trainer.start(model, frozenset(), config.warmup, resources(config))
+        demonstrator = Demonstrator(parts.engine)
+        await warm_up(
+            parts.env,
+            parts.simulator(demonstrator),
+            demonstrator,
+            self._curriculum(parts),
+            trainer,
+            plugins.make("algorithm", "imitation", {}),
+            config.warmup,
+            config.tasks_per_step * config.group_size,
+            self._report_warmup,
+        )
+        trainer.save_model(folder / "unfinished")
+        trainer.close()
+        (folder / "unfinished").rename(model_folder)
+        return model_folder
+
+    def _report_warmup(self, update: int, metrics: dict[str, float]) -> None:
+        self.display.phase(
+            "warm up", f"update {update} of {self.config.warmup}, loss {metrics['trainer/loss']:.3f}"
+        )
+
+    def _summarize(self, progress: Progress) -> dict[str, Any]:
+        summary = summarize_run(self.directory.evaluations(), progress)
+        self.directory.write_summary(summary)
+        self.display.finished(summary)
+        return summary

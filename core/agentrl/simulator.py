@@ -1,0 +1,146 @@
+"""The online simulator: batches of tasks in, groups of trajectories out.
+
+Many episodes run side by side under asyncio; the engine batches whatever episodes are waiting for
+tokens. Seeds are derived from the caller's seed and the episode's place, so the same call gives the same
+episodes in the same order.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agentrl.chat import ChatFormat
+from agentrl.config import SimulatorConfig
+from agentrl.conversation import Conversation
+from agentrl.episode import Episode, EpisodeFailed
+from agentrl.hooks import Hooks
+from agentrl.hosting.pool import EnvPool
+from agentrl.interfaces import Agent, Engine, Env
+from agentrl.seeds import derive
+from agentrl.types import Group, Observation, Sampling, Task, Trajectory
+from agentrl.watchdog import Watchdog
+
+
+def session_name(task: Task, place: int) -> str:
+    """Return the name of the episode at `place` of a call of `Simulator.play`."""
+    return f"episode {place:05d} of task {task.id}"
+
+
+class Simulator:
+    """Plays tasks with an agent on an engine."""
+
+    def __init__(
+        self,
+        pool: EnvPool,
+        make_agent: Callable[[], Agent],
+        engine: Engine,
+        config: SimulatorConfig,
+        hooks: Hooks,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Take the parts; `warn` is told what is stuck."""
+        self._pool = pool
+        self._make_agent = make_agent
+        self._engine = engine
+        self._chat = ChatFormat(engine.tokenizer)
+        self._config = config
+        self._hooks = hooks
+        self._warn = warn
+
+    async def play(
+        self,
+        tasks: Sequence[Task],
+        group_size: int,
+        seed: int,
+        temperature: float | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Group]:
+        """Play every task `group_size` times.
+
+        Args:
+            tasks: one group each, in this order.
+            group_size: trajectories a task.
+            seed: all randomness of these episodes derives from it.
+            temperature: in place of the configured one.
+            progress: told how many episodes of how many are over.
+
+        Raises:
+            AgentRLError: something is wrong with the run rather than with an episode.
+        """
+        sampling = self._sampling(temperature)
+        slots = asyncio.Semaphore(self._config.concurrency)
+        finished = 0
+
+        async def play_one(task: Task, place: int) -> Trajectory:
+            nonlocal finished
+            async with slots:
+                trajectory = await self._play_one(task, derive(seed, task.id, place), place, sampling, dog)
+            finished += 1
+            progress(finished, len(tasks) * group_size)
+            return trajectory
+
+        with Watchdog(self._config.watchdog, self._warn) as dog:
+            places = [(task, n * group_size + m) for n, task in enumerate(tasks) for m in range(group_size)]
+            played = await _all([play_one(task, place) for task, place in places])
+        return [Group(task, played[n * group_size : (n + 1) * group_size]) for n, task in enumerate(tasks)]
+
+    def _sampling(self, temperature: float | None) -> Sampling:
+        config = self._config
+        wanted = config.temperature if temperature is None else temperature
+        return Sampling(temperature=wanted, top_p=config.top_p, max_tokens=config.max_new_tokens)
+
+    async def _play_one(
+        self, task: Task, seed: int, place: int, sampling: Sampling, dog: Watchdog
+    ) -> Trajectory:
+        session = session_name(task, place)
+        sampling = replace(sampling, seed=derive(seed, "sampling"))
+        conversation = Conversation(
+            self._engine, self._chat, sampling, session, max_tokens=self._config.max_tokens
+        )
+        trajectory = Trajectory(task, seed)
+        episode = Episode(trajectory, conversation, self._config, dog, self._hooks, session)
+        try:
+            await self._with_env(episode, task, seed)
+        finally:
+            self._engine.release(session)
+        return trajectory
+
+    async def _with_env(self, episode: Episode, task: Task, seed: int) -> None:
+        """Lease an env, begin (again, if resets fail) and play.
+
+        Only resets are tried again: to replay an episode that failed later would prefer the
+        trajectories that avoid the failure.
+        """
+        for attempt in range(self._config.reset_retries + 1):
+            leased = await self._pool.acquire()
+            broken = True
+            try:
+                env = self._hooks.wrap_env(leased, task, derive(seed, attempt))
+                first = await self._begin(episode, env, last=attempt == self._config.reset_retries)
+                if first is not None:
+                    await episode.play(env, self._make_agent(), first)
+                    broken = episode.trajectory.failed
+            finally:
+                await self._pool.release(leased, broken=broken)
+            if first is not None or episode.trajectory.failed:
+                return
+
+    async def _begin(self, episode: Episode, env: Env, *, last: bool) -> Observation | None:
+        """Return the first observation; None if the reset failed."""
+        try:
+            return await episode.begin(env)
+        except EpisodeFailed as failure:
+            if last:
+                episode.fail(failure)
+            return None
+
+
+async def _all(episodes: list[Coroutine[Any, Any, Trajectory]]) -> list[Trajectory]:
+    """Await all episodes; the first that raises cancels the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as running:
+            tasks = [running.create_task(episode) for episode in episodes]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,68 @@
+"""Means with confidence intervals, and pass@k: what an evaluation may claim."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
+
+Z95 = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over tasks with its 95% confidence interval; `count` is the number of tasks."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def estimate(per_task: Sequence[Sequence[float]]) -> Estimate:
+    """Return the mean of the tasks' means; tasks, not trajectories, are what is drawn independently.
+
+    Args:
+        per_task: the values of each task's trajectories; tasks without any are left out.
+
+    The interval is Wilson's score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953) if every
+    task's mean is 0 or 1, and the normal interval of the mean otherwise.
+    """
+    means = [fmean(values) for values in per_task if values]
+    if not means:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    if all(mean in (0, 1) for mean in means):
+        return _wilson(means)
+    return _normal(means)
+
+
+def _wilson(means: Sequence[float]) -> Estimate:
+    n, p = len(means), fmean(means)
+    scale = 1 + Z95**2 / n
+    center = (p + Z95**2 / (2 * n)) / scale
+    spread = Z95 / scale * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    return Estimate(p, max(0.0, center - spread), min(1.0, center + spread), n)
+
+
+def _normal(means: Sequence[float]) -> Estimate:
+    n, mean = len(means), fmean(means)
+    if n == 1:
+        return Estimate(mean, -math.inf, math.inf, 1)
+    variance = sum((value - mean) ** 2 for value in means) / (n - 1)
+    spread = Z95 * math.sqrt(variance / n)
+    return Estimate(mean, mean - spread, mean + spread, n)
+
+
+def pass_at_k(attempts: int, successes: int, k: int) -> float:
+    """Return the chance that at least one of k attempts succeeds, without bias.
+
+    Chen et al. 2021, Evaluating Large Language Models Trained on Code, arXiv:2107.03374, eq. 1.
+    """
+    return 1 - math.comb(attempts - successes, k) / math.comb(attempts, k)
+
+
+def pass_hat_k(attempts: int, successes: int, k: int) -> float:
+    """Return the chance that all of k attempts succeed, without bias.
+
+    Yao et al. 2024, tau-bench, arXiv:2406.12045, section 3: pass^k.
+    """
+    return math.comb(successes, k) / math.comb(attempts, k)

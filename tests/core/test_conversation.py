@@ -1,0 +1,148 @@
+"""Tokens in, tokens out: what was sampled is what is trained, whatever the chat template does to history."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agentrl import Conversation, Sampling, UsageError, user
+from agentrl.chat import ChatFormat
+from agentrl.errors import ContextFull, TokenBudgetSpent
+from agentrl.testing.engines import ByteTokenizer, ScriptedEngine
+
+
+class ForgetfulTokenizer(ByteTokenizer):
+    """Its template drops the thoughts of all turns but the last, as several models' templates do."""
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> Any:
+        kept = [
+            {**message, "content": message["content"].rpartition("</think>")[2]}
+            if message["role"] == "assistant"
+            else message
+            for message in conversation
+        ]
+        return super().apply_chat_template(
+            kept, tokenize=tokenize, add_generation_prompt=add_generation_prompt
+        )
+
+
+def converse(engine: ScriptedEngine, **limits: Any) -> Conversation:
+    sampling = Sampling(max_tokens=limits.pop("max_new_tokens", 64))
+    return Conversation(engine, ChatFormat(engine.tokenizer), sampling, "episode", **limits)
+
+
+def test_every_sampled_token_is_recorded_where_it_was_sampled() -> None:
+    engine = ScriptedEngine(["one", "two"])
+    conversation = converse(engine)
+
+    async def play() -> list[str]:
+        conversation.say(user("a"))
+        first = await conversation.ask()
+        conversation.turn = 1
+        conversation.say(user("b"))
+        return [first, await conversation.ask()]
+
+    assert asyncio.run(play()) == ["one", "two"]
+    (segment,) = conversation.segments
+    texts = [engine.tokenizer.decode(segment.token_ids[span.start : span.stop]) for span in segment.spans]
+    assert texts == ["one<|end|>", "two<|end|>"]
+    assert [span.turn for span in segment.spans] == [0, 1]
+
+
+def test_each_request_extends_the_tokens_of_the_one_before_though_the_template_rewrites_history() -> None:
+    engine = ScriptedEngine(["<think>deep</think>left", "<think>deeper</think>right"], ForgetfulTokenizer())
+    conversation = converse(engine)
+
+    async def play() -> None:
+        for observation in ("where?", "and now?"):
+            conversation.say(user(observation))
+            await conversation.ask()
+
+    asyncio.run(play())
+    (segment,) = conversation.segments
+    first, second = engine.requests
+    sampled = engine.tokenizer.encode("<think>deep</think>left<|end|>")
+    assert second.token_ids[: len(first.token_ids) + len(sampled)] == first.token_ids + sampled
+    assert segment.token_ids[: len(second.token_ids)] == second.token_ids
+    assert "deep</think>" in engine.tokenizer.decode(second.token_ids)
+
+
+def test_a_turn_that_ends_by_a_stop_string_is_closed_and_one_that_closed_itself_is_not_closed_twice() -> None:
+    engine = ScriptedEngine(["find <go>", "done"])
+    conversation = converse(engine)
+
+    async def play() -> None:
+        conversation.say(user("a"))
+        await conversation.ask(stop=["<go>"])
+        conversation.say(user("b"))
+        await conversation.ask()
+        conversation.say(user("c"))
+        with pytest.raises(Exception, match="script"):
+            await conversation.ask()
+
+    asyncio.run(play())
+    text = engine.tokenizer.decode(engine.requests[-1].token_ids)
+    assert "find <go><|end|>\n<|user|>\nb<|end|>" in text
+    assert "done<|end|>\n<|user|>\nc" in text
+    first = conversation.segments[0].spans[0]
+    assert (
+        engine.tokenizer.decode(conversation.segments[0].token_ids[first.start : first.stop]) == "find <go>"
+    )
+
+
+def test_restart_begins_a_segment_and_keeps_what_was_sampled() -> None:
+    engine = ScriptedEngine(["one", "two"])
+    conversation = converse(engine)
+
+    async def play() -> None:
+        conversation.restart(user("a"))
+        await conversation.ask()
+        conversation.restart(user("summary"))
+        await conversation.ask()
+
+    asyncio.run(play())
+    assert [segment.sampled for segment in conversation.segments] == [4, 4]
+    assert engine.tokenizer.decode(conversation.segments[1].token_ids).startswith("<|user|>\nsummary")
+
+
+def test_limits_end_the_conversation_with_their_own_errors() -> None:
+    async def ask(engine: ScriptedEngine, **limits: Any) -> Conversation:
+        conversation = converse(engine, **limits)
+        conversation.say(user("a"))
+        await conversation.ask()
+        conversation.say(user("b" * 20))
+        await conversation.ask()
+        return conversation
+
+    with pytest.raises(TokenBudgetSpent):
+        asyncio.run(ask(ScriptedEngine(["long answer"] * 2), max_tokens=5))
+    with pytest.raises(ContextFull):
+        asyncio.run(ask(ScriptedEngine(["answer"] * 2, context_length=40)))
+    conversation = converse(ScriptedEngine(["x"], context_length=10))
+    conversation.say(user("this is too long"))
+    with pytest.raises(UsageError, match="first prompt has 22 tokens but the model's context holds 10"):
+        asyncio.run(conversation.ask())
+
+
+def test_asking_twice_without_saying_anything_is_refused() -> None:
+    async def play() -> None:
+        conversation = converse(ScriptedEngine(["a", "b"]))
+        conversation.say(user("x"))
+        await conversation.ask()
+        await conversation.ask()
+
+    with pytest.raises(UsageError, match=r"call conversation\.say first"):
+        asyncio.run(play())
+
+
+def test_a_template_without_the_last_turn_is_refused() -> None:
+    class Silent(ByteTokenizer):
+        def apply_chat_template(
+            self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        ) -> Any:
+            return "".join(m["content"] for m in conversation if m["role"] == "user")
+
+    with pytest.raises(UsageError, match="leaves out the assistant's last turn"):
+        ChatFormat(Silent()).continuation([user("b")], last_sampled=1)
