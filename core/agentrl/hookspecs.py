@@ -65,10 +65,12 @@ def keep_group(group: "Group") -> bool | None:
 
 @hookspec
 def step_finished(step: int, metrics: Mapping[str, float]) -> None:
-    """Take note of an update, with its metrics and those of an evaluation if one followed it.
+    """Take note of an update and its metrics."""
 
-    Step 0 is the evaluation before training.
-    """
+
+@hookspec
+def evaluated(step: int, metrics: Mapping[str, float]) -> None:
+    """Take note of an evaluation on held-out tasks, named `eval/...`; step 0 is before training."""
 
 
 @hookspec

@@ -18,7 +18,6 @@ from agentrl.types import (
     Completion,
     Credit,
     Group,
-    Message,
     Need,
     Observation,
     Outcome,
@@ -90,7 +89,7 @@ class Env(Plugin, ABC):
         """Return the SHA-256 of every data file the tasks depend on, by a readable name."""
         return {}
 
-    async def close(self) -> None:  # noqa: B027 - optional
+    async def close(self) -> None:
         """Release what the env holds. May be called twice, and after an error."""
 
 
@@ -198,7 +197,7 @@ class Curriculum(Plugin, ABC):
     def choose(self, n: int) -> list[Task]:
         """Return `n` tasks for the next update."""
 
-    def learn(self, groups: Sequence[Group]) -> None:  # noqa: B027 - optional
+    def learn(self, groups: Sequence[Group]) -> None:
         """Take note of how the chosen tasks went."""
 
     @abstractmethod
@@ -262,28 +261,26 @@ class Engine(Plugin, ABC):
         """Load the model and set `tokenizer` and `context_length` (tokens)."""
 
     @abstractmethod
-    async def generate(
-        self, token_ids: Sequence[int], sampling: Sampling, session: str
-    ) -> Completion:
+    async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
         """Continue `token_ids`. Requests of one `session` extend one another, so their prefix may be kept.
 
         The caller leaves room: `len(token_ids) + sampling.max_tokens <= context_length`.
         """
 
-    def release(self, session: str) -> None:  # noqa: B027 - optional
+    def release(self, session: str) -> None:
         """Forget what is kept for `session`; unknown sessions are fine."""
 
     @abstractmethod
     async def load_weights(self, weights: Weights, version: int) -> None:
         """Generate with these weights from now on; whatever was cached under others is dropped."""
 
-    async def sleep(self) -> None:  # noqa: B027 - optional
+    async def sleep(self) -> None:
         """Give memory back while the trainer works."""
 
-    async def wake(self) -> None:  # noqa: B027 - optional
+    async def wake(self) -> None:
         """Undo `sleep`."""
 
-    async def close(self) -> None:  # noqa: B027 - optional
+    async def close(self) -> None:
         """Release everything. May be called twice."""
 
 
@@ -293,9 +290,7 @@ class Trainer(Plugin, ABC):
     provides: ClassVar[frozenset[Need]] = frozenset({"reference", "groups", "step_keys"})
 
     @abstractmethod
-    def start(
-        self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources
-    ) -> None:
+    def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
         """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
 
     @abstractmethod
@@ -303,9 +298,7 @@ class Trainer(Plugin, ABC):
         """Return the batch with recomputed log-probabilities, and what `needs` asks for."""
 
     @abstractmethod
-    def update(
-        self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm
-    ) -> dict[str, float]:
+    def update(self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm) -> dict[str, float]:
         """Train on the batch and return metrics: loss, gradient norm, learning rate, what `loss` logged."""
 
     @abstractmethod
@@ -324,7 +317,7 @@ class Trainer(Plugin, ABC):
     def save_model(self, folder: Path) -> None:
         """Write the actor as a model directory that `--model` and transformers can load."""
 
-    def close(self) -> None:  # noqa: B027 - optional
+    def close(self) -> None:
         """Release everything. May be called twice."""
 
 

@@ -24,7 +24,7 @@ FIRST = tuple(
     Odette Olaf Olga Olive Omar Oscar Otto Paloma Pavel Pedro Petra Philip Phoebe Quentin Rafael Ramona
     Regina Rhea Roland Rosa Rufus Ruth Salma Samson Selma Sigrid Silas Simone Sofia Stella Sven Sylvia
     Tamara Thea Theo Tilda Tobias Ulrich Ursula Vera Victor Viola Walter Wanda Xenia Yara Yusuf Zelda
-    """.split()
+    """.split()  # noqa: SIM905 - a list of words is easier to read
 )  # fmt: skip
 
 LAST = tuple(
@@ -44,7 +44,7 @@ LAST = tuple(
     Schmidt Sears Shelton Shepherd Simmons Sinclair Slater Sloan Sommer Spencer Stanton Steiner Sterling
     Stone Strand Sutton Swanson Sykes Talbot Tanner Thornton Tucker Turner Underwood Vance Vaughn Wagner
     Walsh Warden Weaver Webster Wheeler Whitaker Wilder Winslow Yates Zimmer
-    """.split()
+    """.split()  # noqa: SIM905 - a list of words is easier to read
 )  # fmt: skip
 
 

@@ -1,0 +1,110 @@
+"""Writes files so that a reader never sees half of one, and says in a sentence why it cannot."""
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agentrl.errors import AgentRLError
+
+_REMEDIES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "your disk quota is used up; make room",
+    errno.EFBIG: "the file would grow beyond the allowed size",
+    errno.EACCES: "you may not write there",
+    errno.EPERM: "you may not write there",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+@contextmanager
+def writing(path: Path, what: str) -> Iterator[None]:
+    """Turn an `OSError` in the block into one sentence about `what`, which is written to `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        remedy = _REMEDIES.get(error.errno or 0)
+        raise AgentRLError(
+            f"could not write {what} to {path}: {reason}{f' ({remedy})' if remedy else ''}; "
+            "everything written before is intact"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes, what: str) -> None:
+    """Replace the file at `path` in one go.
+
+    Raises:
+        AgentRLError: the disk is full or `path` cannot be written; the file that was there stays.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with writing(path, what):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(content)
+            sync(unfinished)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any, what: str) -> None:
+    """Replace the JSON file at `path` in one go; raises as `write_bytes`."""
+    write_bytes(path, (to_json(value, indent=2) + "\n").encode(), what)
+
+
+def append_line(path: Path, value: Mapping[str, Any], what: str) -> None:
+    """Append a line of JSON to `path`, through to the operating system.
+
+    Raises:
+        AgentRLError: the disk is full or `path` cannot be written.
+    """
+    with writing(path, what), path.open("a", encoding="utf-8") as file:
+        file.write(to_json(value) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of JSON in `path`; a last one that a kill cut short is left out.
+
+    Raises:
+        AgentRLError: another line is not JSON; it names file and line.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise AgentRLError(f"{path}, line {number}: not valid JSON: {error.msg}") from error
+    return rows
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON that every reader accepts: numbers that are not finite become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
+
+
+def sync(path: Path) -> None:
+    """Have the operating system bring a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,24 @@
+"""Where envs live while they play: in this process, or each in a worker process of its own.
+
+`pool` lends envs to episodes, whichever way they live. `worker_env` is an env that plays by proxy, `process`
+the process it keeps on a leash, `worker` what runs in there; `frames` says how the two talk, `codec` what
+values cross, and what an env may return.
+"""
+
+from agentrl.hosting.codec import Nonsense, check_action, check_observation, check_outcome
+from agentrl.hosting.pool import EnvPool, InProcessPool, WorkerPool
+from agentrl.hosting.process import WorkerDied
+from agentrl.hosting.worker_env import EnvRaised, WorkerEnv
+
+__all__ = [
+    "EnvPool",
+    "EnvRaised",
+    "InProcessPool",
+    "Nonsense",
+    "WorkerDied",
+    "WorkerEnv",
+    "WorkerPool",
+    "check_action",
+    "check_observation",
+    "check_outcome",
+]

@@ -1,0 +1,252 @@
+"""Makes a `RunConfig` of the layers it was said in, asking the chosen plugins what they suggest and accept.
+
+Kept apart from `config`, which only says what can be set.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+
+from agentrl import plugins
+from agentrl.config import Choice, RewardChoice, RunConfig
+from agentrl.errors import PluginError, UsageError
+from agentrl.hooks import hook_config
+from agentrl.options import check_options, describe, suggestion
+from agentrl.plugins import HOOK, import_plugin, load, option_prefix
+from agentrl.settings import CHOICES, Layer, Settings, parse_sets
+from agentrl.yaml_text import dump_yaml, load_yaml
+
+# Whose suggestions count; where two suggest the same, the later one wins.
+_SUGGESTING = ("env", "algorithm", "model", "agent", "trainer")
+# What may change when a run is resumed: nothing that says what is learnt, only how and for how long.
+_RESUMABLE = (
+    "steps",
+    "checkpoints",
+    "hooks",
+    "threads",
+    "simulator.workers",
+    "simulator.concurrency",
+    "simulator.reset_timeout",
+    "simulator.step_timeout",
+    "simulator.act_timeout",
+    "simulator.watchdog",
+)
+
+
+def resolve(
+    document: Mapping[str, Any], flags: Mapping[str, Any], sets: Sequence[str], source: str
+) -> RunConfig:
+    """Return the complete configuration (see `config.resolve`)."""
+    said = [Layer(source, document), Layer("command line", flags), *parse_sets(sets)]
+    defaults = _defaults()
+    _check(Settings.of([defaults, *said]))
+    settings = _with_suggestions(defaults, said)
+    config = _complete(_check(settings), settings)
+    config._sources.update({key: who for key, who in settings.sources().items() if who != "default"})
+    return config
+
+
+def load_run_file(path: Path) -> dict[str, Any]:
+    """Return what a run file says (see `config.load_run_file`)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"cannot read the run file {path}: {reason}") from error
+    document = load_yaml(text, str(path))
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} is not a run file: it must be a mapping, such as `env: deepsearch`")
+    return document
+
+
+def render(config: RunConfig) -> str:
+    """Return the configuration as a run file in YAML, with a comment on every value that is no default."""
+    lines: list[str] = []
+    for key, value in config.to_document().items():
+        _render(lines, (key,), value, config.sources)
+    return "\n".join(lines) + "\n"
+
+
+def _render(lines: list[str], path: tuple[str, ...], value: Any, sources: Mapping[str, str]) -> None:
+    indent = "  " * (len(path) - 1)
+    if isinstance(value, Mapping) and value:
+        lines.append(f"{indent}{_inline(path[-1])}:")
+        for key, below in value.items():
+            _render(lines, (*path, str(key)), below, sources)
+        return
+    dotted = ".".join(path)
+    own = f"{dotted}.weight" if path[0] == "rewards" else f"{dotted}.name"
+    source = sources.get(dotted) or sources.get(own)
+    text = f"{indent}{_inline(path[-1])}: {_inline(value)}"
+    lines.append(f"{text:<40}  # {source}" if source else text)
+
+
+def _inline(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    return " ".join(dump_yaml(value, flow=True).removesuffix("...\n").split("\n")).strip()
+
+
+def check_resumable(old: RunConfig, new: RunConfig) -> None:
+    """Refuse to resume a run as another one.
+
+    Raises:
+        UsageError: something differs that a run cannot change on its way.
+    """
+    before, now = _flat(old.to_document()), _flat(new.to_document())
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key) and not key.startswith(_RESUMABLE):
+            raise UsageError(
+                f"a resumed run goes on as it began: {key!r} was {before.get(key)!r} and cannot become "
+                f"{now.get(key)!r}; start a new run for that (what may change: {', '.join(_RESUMABLE)})"
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {
+        key: each
+        for name, below in value.items()
+        for key, each in _flat(below, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def _defaults() -> Layer:
+    chosen = {name: RunConfig.model_fields[name].default for name in CHOICES}
+    return Layer("default", {name: each.name for name, each in chosen.items() if isinstance(each, Choice)})
+
+
+def _with_suggestions(defaults: Layer, said: Sequence[Layer]) -> Settings:
+    """Return the settings with what the chosen plugins suggest between defaults and what was said."""
+    suggested: list[Layer] = []
+    asked: dict[str, str] = {}
+    for kind in _SUGGESTING:
+        name = Settings.of([defaults, *suggested, *said]).name(kind)
+        if name is not None and (kind != "model" or name in plugins.names("model")):
+            asked[kind] = name
+            suggested.append(Layer(f"suggested by {kind} {name!r}", load(kind, name).suggests))
+    settings = Settings.of([defaults, *suggested, *said])
+    for kind, name in asked.items():
+        if settings.name(kind) != name:
+            raise PluginError(f"{settings.source(f'{kind}.name')}: comes too late to choose the {kind}")
+    return settings
+
+
+def _check(settings: Settings) -> RunConfig:
+    """Return the configuration with the options of plugins as they were said."""
+    tree = settings.tree()
+    if "env" not in tree:
+        known = ", ".join(plugins.names("env")) or "none"
+        raise UsageError(f"no env is chosen: name one with --env or in a run file; installed: {known}")
+    for key in tree.keys() - RunConfig.model_fields.keys():
+        _refuse_misplaced(key, settings)
+    try:
+        return RunConfig.model_validate({**tree, "agent": {**_UNCHOSEN, **tree.get("agent", {})}})
+    except ValidationError as error:
+        raise UsageError(describe(error, RunConfig, "a run", "", settings.source)) from error
+
+
+def _refuse_misplaced(key: str, settings: Settings) -> None:
+    """Refuse an option that was set without what it belongs to, such as `hops` for `env.hops`."""
+    for place, accepted in _accepted(settings):
+        if key in accepted.model_fields:
+            raise UsageError(f"a run has no option {key!r}; did you mean '{place}.{key}'?")
+
+
+def _accepted(settings: Settings) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield what each part of the configuration accepts, as far as its plugin is there."""
+    for name, field in RunConfig.model_fields.items():
+        if isinstance(field.default, BaseModel) and name not in CHOICES:
+            yield name, type(field.default)
+    for kind in CHOICES:
+        name = settings.name(kind) or ""
+        if name in plugins.names(kind):
+            yield kind, load(kind, name).Config
+
+
+# Stands in for the agent until the env's suggestions are known.
+_UNCHOSEN = {"name": ""}
+
+
+def _complete(config: RunConfig, settings: Settings) -> RunConfig:
+    """Return the configuration with all options of all plugins, checked."""
+    if not config.agent.name:
+        known = ", ".join(plugins.names("agent"))
+        env = config.env.name
+        raise UsageError(
+            f"no agent is chosen, and the env {env!r} suggests none; add --agent; installed: {known}"
+        )
+    if not config.rewards:
+        raise UsageError(
+            "no reward is chosen, and the env suggests none; add --reward, such as --reward success"
+        )
+    choices = {kind: _complete_choice(kind, getattr(config, kind), settings) for kind in CHOICES}
+    rewards = {name: _complete_reward(name, each, settings) for name, each in config.rewards.items()}
+    hooks = {name: _hook_options(name, options, settings) for name, options in config.hooks.items()}
+    return config.model_copy(update={**choices, "rewards": rewards, "hooks": hooks})
+
+
+def _complete_choice(kind: str, choice: Choice, settings: Settings) -> Choice:
+    if kind == "model" and choice.name not in plugins.names("model"):
+        return _outside_model(choice)
+    return Choice(name=choice.name, options=_options(kind, choice.name, choice.options, settings))
+
+
+def _outside_model(choice: Choice) -> Choice:
+    """Return the choice of a model folder or of a name on the hub.
+
+    Raises:
+        UsageError: it is neither, or it has options, or the folder holds no model.
+    """
+    name, path = choice.name, Path(choice.name)
+    if choice.options:
+        raise UsageError(f"the model {name!r} is not a plugin, so it takes no options")
+    if path.is_dir():
+        _check_model_folder(path)
+        return Choice(name=str(path.absolute()))
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return choice
+    known = plugins.names("model")
+    hint = suggestion(name, known, what="installed")
+    raise UsageError(f"no model {name!r}: give a model directory, a hub name or a model plugin; {hint}")
+
+
+def _check_model_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise UsageError(f"{path} is not a model directory: it has no config.json")
+    if not any(path.glob("tokenizer*")) and not any(path.glob("vocab*")):
+        raise UsageError(f"the model directory {path} has no tokenizer; save the tokenizer beside the model")
+
+
+def _complete_reward(name: str, choice: RewardChoice, settings: Settings) -> RewardChoice:
+    return RewardChoice(weight=choice.weight, options=_options("reward", name, choice.options, settings))
+
+
+def _options(kind: str, name: str, options: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    plugin = load(kind, name)
+    prefix = option_prefix(kind, name)
+    return _plain(check_options(plugin.Config, options, f"{kind} {name!r}", prefix, settings.source))
+
+
+def _hook_options(name: str, options: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    return _plain(hook_config(name, import_plugin(HOOK, name), options, settings.source))
+
+
+def _plain(config: BaseModel) -> dict[str, Any]:
+    """Return options as plain data that a run file can say, wherever it is read."""
+    plain: dict[str, Any] = to_jsonable_python(_absolute(config.model_dump()))
+    return plain
+
+
+def _absolute(value: Any) -> Any:
+    """Return a value with the paths in it absolute, if something is there."""
+    if isinstance(value, Path):
+        return str(value.absolute()) if value.exists() else str(value)
+    if isinstance(value, Mapping):
+        return {key: _absolute(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_absolute(each) for each in value]
+    return value

@@ -1,0 +1,163 @@
+"""The rules of algorithms: of their credit here, and, where torch is installed, of their `losses`."""
+
+import copy
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl.interfaces import Algorithm
+from agentrl.testing.rules import RuleBroken, judge_by, name_of, no_exception
+from agentrl.testing.samples import make_groups, make_trajectory
+from agentrl.types import Batch, Credit, Group, Trajectory
+
+TOLERANCE = 1e-9
+MIXED: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.5, -2.0), (0.0, 0.0, 1.0), (0.25, 0.75))
+
+
+def check_algorithm(make: Callable[[], Algorithm], gradcheck: bool = True) -> None:
+    """Hold an algorithm to the rules of its kind; those of the loss are skipped where torch is missing.
+
+    Args:
+        make: the class, or a function that returns an instance with the options to test.
+        gradcheck: whether to compare the gradient of the loss with finite differences. Turn it off for
+            a loss that holds part of itself constant on purpose (`detach`).
+
+    Raises:
+        RulesBroken: with all rules that it breaks.
+    """
+    __tracebackhide__ = True
+    rules: tuple[Callable[[AlgorithmUnderTest], None], ...] = CREDIT_RULES
+    if importlib.util.find_spec("torch"):
+        from agentrl.testing import losses
+
+        rules += losses.RULES + ((losses.has_the_gradient_it_should,) if gradcheck else ())
+    judge_by(rules, AlgorithmUnderTest(make), name_of(make))
+
+
+@dataclass(frozen=True, slots=True)
+class AlgorithmUnderTest:
+    """Makes algorithms and asks them for credit and loss."""
+
+    make: Callable[[], Algorithm]
+
+    def new(self) -> Algorithm:
+        """Return a fresh algorithm."""
+        with no_exception(
+            "making the algorithm", "let it be made without options, or check a function that does"
+        ):
+            return self.make()
+
+    def credit(self, groups: list[Group], what: str) -> list[list[Credit]]:
+        """Return the credit of groups, held to shape and finiteness."""
+        algorithm = self.new()
+        with no_exception(
+            f"credit of {what}", "handle every batch of groups, and name all that you read of it in `needs`"
+        ):
+            credits = algorithm.credit(make_batch(algorithm, groups))
+        with no_exception(f"reading the credit of {what}", "return a list of lists of agentrl.Credit"):
+            _check_shape(credits, groups, "values" in algorithm.needs, what)
+        return credits
+
+
+def make_batch(algorithm: Algorithm, groups: list[Group]) -> Batch:
+    """Return a batch with the facts that `algorithm` needs, and no others."""
+    needs = algorithm.needs
+
+    def facts(shift: float) -> list[list[Sequence[float]]]:
+        return [[_facts(trajectory, shift) for trajectory in group.trajectories] for group in groups]
+
+    return Batch(
+        groups,
+        logprobs=facts(0.0),
+        reference_logprobs=facts(-0.1) if "reference" in needs else None,
+        values=facts(1.0) if "values" in needs else None,
+    )
+
+
+def _facts(trajectory: Trajectory, shift: float) -> list[float]:
+    return [logprob + shift for span in trajectory.spans for logprob in span.logprobs]
+
+
+def _check_shape(credits: Any, groups: list[Group], critic: bool, what: str) -> None:
+    rule = "credits every sampled token"
+    remedy = "return credits[group][trajectory], a number per sampled token"
+    if len(credits) != len(groups):
+        raise RuleBroken(rule, f"credit of {what}: {len(credits)} groups for {len(groups)}", remedy)
+    for given, group in zip(credits, groups, strict=True):
+        if len(given) != len(group.trajectories):
+            found = f"credit of {what}: {len(given)} trajectories for {len(group.trajectories)}"
+            raise RuleBroken(rule, found, remedy)
+        for credit, trajectory in zip(given, group.trajectories, strict=True):
+            _check_credit(credit, trajectory.sampled, critic, what)
+
+
+def _check_credit(credit: Credit, sampled: int, critic: bool, what: str) -> None:
+    if (credit.returns is not None) != critic:
+        found = "returns without the need 'values'" if not critic else "no returns for the critic"
+        raise RuleBroken("gives returns to critics", found, "give returns exactly if `needs` holds 'values'")
+    for numbers in (credit.advantages, credit.returns):
+        if numbers is None:
+            continue
+        if len(numbers) != sampled:
+            found = f"credit of {what}: {len(numbers)} numbers for {sampled} sampled tokens"
+            raise RuleBroken(
+                "credits every sampled token", found, "spread your credit over all sampled tokens"
+            )
+        if not all(math.isfinite(number) for number in numbers):
+            found = f"credit of {what} is {list(numbers)}"
+            raise RuleBroken(
+                "gives finite credit", found, "guard divisions, by a standard deviation of 0 for one"
+            )
+
+
+def credits_every_token(subject: AlgorithmUnderTest) -> None:
+    """There is a finite number for each sampled token, in groups of many, few and one."""
+    subject.credit(make_groups(MIXED), "three groups of different sizes")
+    subject.credit(make_groups([[1.0], [0.0]]), "groups of one")
+    subject.credit(make_groups([[1.0] * 4, [0.0] * 4]), "groups whose rewards are all equal")
+    groups = make_groups([[1.0, 0.0]])
+    groups[0].trajectories.append(make_trajectory((), None, False, stop="max_tokens", lengths=()))
+    subject.credit(groups, "a group in which a trajectory has no tokens")
+
+
+def is_fair(subject: AlgorithmUnderTest) -> None:
+    """Credit does not depend on the order of groups, nor of the trajectories in a group."""
+    groups = make_groups(MIXED)
+    straight = subject.credit(groups, "three groups")
+    turned = [Group(group.task, group.trajectories[::-1]) for group in groups[::-1]]
+    back = [given[::-1] for given in subject.credit(turned, "three groups in another order")[::-1]]
+    if not _all_close(straight, back):
+        raise RuleBroken(
+            "is fair",
+            "a trajectory's credit changed when the batch came in another order",
+            "compare a trajectory with its whole group, never with those before it",
+        )
+
+
+def is_deterministic(subject: AlgorithmUnderTest) -> None:
+    """The same batch gets the same credit, and asking changes nothing in it."""
+    groups = make_groups(MIXED)
+    before = copy.deepcopy(groups)
+    first, again = (subject.credit(groups, "three groups") for _ in range(2))
+    if groups != before:
+        raise RuleBroken("leaves batches alone", "credit changed the trajectories", "copy what you change")
+    if not _all_close(first, again):
+        remedy = "derive randomness from the trajectories' seeds, so that a resumed run goes on the same"
+        raise RuleBroken("is deterministic", "the same batch got different credit", remedy)
+
+
+def _all_close(one: list[list[Credit]], other: list[list[Credit]]) -> bool:
+    groups = zip(one, other, strict=True)
+    return all(_close(*pair) for group in groups for pair in zip(*group, strict=True))
+
+
+def _close(one: Credit, other: Credit) -> bool:
+    pairs = [*zip(one.advantages, other.advantages, strict=True)]
+    if one.returns is not None and other.returns is not None:
+        pairs += zip(one.returns, other.returns, strict=True)
+    return all(math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for pair in pairs)
+
+
+CREDIT_RULES = (credits_every_token, is_fair, is_deterministic)

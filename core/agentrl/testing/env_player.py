@@ -1,0 +1,132 @@
+"""Plays envs for the rules of envs, holding every operation to what every operation owes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl.hosting.codec import Nonsense, check_observation, check_outcome
+from agentrl.interfaces import Env
+from agentrl.testing.rules import RuleBroken, in_time, no_exception
+from agentrl.types import Action, Observation, Outcome, Task
+
+NONSENSE = (
+    "",
+    "   \n",
+    "lorem ipsum",
+    "<answer>",
+    "</answer></search><search>",
+    '{"action": null, "x": [',
+    "\x00\x1b[31m\ud800\U0001f40d",
+    "'; DROP TABLE tasks; --",
+    "-1",
+    "nan",
+)
+HUGE = "open the door " * 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What an env showed in an episode, and what it judged."""
+
+    observations: tuple[Observation, ...]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class EnvUnderTest:
+    """Makes and plays the envs that are looked at."""
+
+    make: Callable[[], Env]
+    splits: Sequence[str]
+    count: int
+    seconds: float
+
+    @asynccontextmanager
+    async def env(self) -> AsyncIterator[Env]:
+        """Make a fresh env for a block."""
+        with no_exception("making the env", "let it be made without options, or check a function that does"):
+            env = self.make()
+        try:
+            yield env
+        finally:
+            with suppress(Exception):  # a rule of its own holds it to closing well
+                await asyncio.wait_for(env.close(), self.seconds)
+
+    def tasks(self, env: Env) -> list[Task]:
+        """Return the tasks to play, of all splits."""
+        return [task for split in self.splits for task in self.some(env, split, self.count)]
+
+    def some(self, env: Env, split: str, count: int) -> list[Task]:
+        """Return the first tasks of a split."""
+        with no_exception(f"tasks({split!r})", "name your splits by the check's argument `splits`"):
+            found = env.tasks(split)
+            tasks = [found[index] for index in range(min(count, len(found)))]
+        if not tasks:
+            remedy = "fill it, or name your splits by the check's argument `splits`"
+            raise RuleBroken("has tasks", f"split {split!r} is empty", remedy)
+        return tasks
+
+    async def reset(self, env: Env, task: Task, seed: int) -> Observation:
+        """Begin an episode."""
+        what = f"reset of task {task.id!r}"
+        with no_exception(what, "let reset begin an episode whatever happened before"):
+            answer: Any = await in_time(env.reset(task, seed), self.seconds, what)
+        with _well_formed():
+            return check_observation(answer, what)
+
+    async def step(self, env: Env, text: str) -> Observation:
+        """Act."""
+        what = f"step({shorten(text)})"
+        with no_exception(what, "answer nonsense with an observation that says what is wrong with it"):
+            answer: Any = await in_time(env.step(Action(text)), self.seconds, what)
+        with _well_formed():
+            return check_observation(answer, what)
+
+    async def judge(self, env: Env, when: str) -> Outcome:
+        """Judge."""
+        what = f"judge {when}"
+        with no_exception(what, "judge what was done so far: episodes may be cut off after any turn"):
+            answer: Any = await in_time(env.judge(), self.seconds, what)
+        with _well_formed():
+            return check_outcome(answer, what)
+
+    async def play(self, env: Env, task: Task, actions: Sequence[str], seed: int = 11) -> Episode:
+        """Play `actions`, up to the end of the episode."""
+        observations = [await self.reset(env, task, seed)]
+        for text in actions:
+            if observations[-1].done:
+                break
+            observations.append(await self.step(env, text))
+            await asyncio.sleep(0)
+        return Episode(tuple(observations), await self.judge(env, f"after {len(observations) - 1} steps"))
+
+    async def play_alone(self, task: Task, actions: Sequence[str]) -> Episode:
+        """Play `actions` in a fresh env."""
+        async with self.env() as env:
+            return await self.play(env, task, actions)
+
+    def demonstration(self, env: Env, task: Task) -> list[str] | None:
+        """Return what the expert would do, None if there is no expert."""
+        with no_exception(f"demonstrate({task.id!r})", "return None for a task that has no expert"):
+            script = env.demonstrate(task)
+            return None if script is None else list(script)
+
+    def script(self, env: Env, task: Task) -> list[str]:
+        """Return actions that lead somewhere: the expert's if there is one, else nonsense."""
+        return self.demonstration(env, task) or list(NONSENSE[2:6])
+
+
+@contextmanager
+def _well_formed() -> Iterator[None]:
+    try:
+        yield
+    except Nonsense as error:
+        remedy = "see the types in agentrl.types"
+        raise RuleBroken("returns what its kind returns", str(error), remedy) from error
+
+
+def shorten(text: str) -> str:
+    """Return the beginning of `text`, quoted."""
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."

@@ -1,0 +1,81 @@
+"""Trajectories and tokens to hold rewards, algorithms and curricula to their rules with."""
+
+from collections.abc import Sequence
+from random import Random
+
+from agentrl.types import Action, Group, Observation, Outcome, Segment, Span, Stop, Task, Trajectory, Turn
+
+QUESTION = "What is the capital of France?"
+TASK = Task("france", "train", {"question": QUESTION}, scenario="capitals", difficulty=1)
+
+
+def make_trajectory(
+    actions: Sequence[str] = ("<search> France</search>", "<answer> Paris</answer>"),
+    answer: str | None = "Paris",
+    success: bool = True,
+    references: Sequence[str] = ("Paris",),
+    stop: Stop = "done",
+    lengths: Sequence[int] = (3, 2),
+    reward: float = 0.0,
+    seed: int = 0,
+) -> Trajectory:
+    """Return a trajectory as the simulator makes them.
+
+    Args:
+        actions: the text of each turn.
+        answer: the outcome's.
+        success: the outcome's.
+        references: the outcome's.
+        stop: why the episode ended; None of the outcome's facts are left out by it.
+        lengths: how many tokens were sampled in each turn; log-probabilities are drawn by `seed`.
+        reward: the weighted sum.
+        seed: of the episode.
+    """
+    turns = [
+        Turn(Observation(f"{QUESTION} (turn {number})", state_key=f"state {number}"), Action(text, text))
+        for number, text in enumerate(actions)
+    ]
+    outcome = Outcome(
+        success,
+        answer,
+        tuple(references),
+        ("answered",) if answer is not None else (),
+        () if answer is not None else ("answered",),
+        {"searches": float(len(actions))},
+    )
+    final = Observation("The end.", done=stop == "done") if turns else None
+    segments = [make_segment(lengths, Random(seed))] if lengths else []
+    return Trajectory(TASK, seed, turns, final, segments, outcome, stop, reward=reward)
+
+
+def make_segment(lengths: Sequence[int], random: Random) -> Segment:
+    """Return a segment with one sampled span a turn, each after two given tokens."""
+    segment = Segment()
+    for turn, length in enumerate(lengths):
+        segment.token_ids += [random.randrange(256) for _ in range(2)]
+        logprobs = [-2 * random.random() for _ in range(length)]
+        segment.spans.append(Span(len(segment.token_ids), logprobs, turn))
+        segment.token_ids += [random.randrange(256) for _ in range(length)]
+    return segment
+
+
+def make_groups(rewards: Sequence[Sequence[float]]) -> list[Group]:
+    """Return groups of trajectories with these rewards, of one to three turns and different lengths."""
+    random = Random(7)
+    return [
+        Group(
+            Task(f"task {index}"),
+            [_with_turns(random.randint(1, 3), reward, random) for reward in group],
+        )
+        for index, group in enumerate(rewards)
+    ]
+
+
+def _with_turns(turns: int, reward: float, random: Random) -> Trajectory:
+    return make_trajectory(
+        actions=[f"go {random.choice(['north', 'south', 'east', 'west'])}" for _ in range(turns)],
+        success=reward > 0,
+        lengths=[random.randint(1, 4) for _ in range(turns)],
+        reward=reward,
+        seed=random.randrange(1 << 30),
+    )

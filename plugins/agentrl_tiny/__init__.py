@@ -1,0 +1,21 @@
+"""The built-in model: small enough to improve by reinforcement learning on one CPU thread in minutes.
+
+`checkpoint/` holds it, with its card; `python -m agentrl_tiny.train` makes it anew.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from agentrl.interfaces import Model
+
+
+class Tiny(Model):
+    """The model `tiny`."""
+
+    # Its thoughts are short; a turn that goes on longer has gone astray.
+    suggests: ClassVar[Mapping[str, Any]] = {"simulator.max_new_tokens": 32}
+
+    def path(self) -> Path:
+        """Return the folder with weights, tokenizer, chat template and card."""
+        return Path(__file__).parent / "checkpoint"

@@ -1,0 +1,57 @@
+"""Demonstrations as token ids: what an expert does in an env, written in the model's chat format.
+
+Shapes: B dialogues of a batch, T tokens.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agentrl.interfaces import Env
+from agentrl.types import Action, Task
+
+from .tokenizer import ASSISTANT, END, USER
+
+
+async def dialogue(env: Env, task: Task) -> list[tuple[str, str]]:
+    """Return what the env shows and what the expert answers, turn by turn."""
+    observation, turns = await env.reset(task, 0), []
+    for text in env.demonstrate(task) or ():
+        turns.append((observation.text, text))
+        observation = await env.step(Action(text))
+    return turns
+
+
+def encode(tokenizer: Any, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[bool]]:
+    """Return the ids of a dialogue, as the chat template writes it, and which of them the expert wrote."""
+    ids: list[int] = []
+    expert: list[bool] = []
+    for shown, answered in turns:
+        for text, learnt in ((f"{USER}{shown}{END}{ASSISTANT}", False), (f"{answered}{END}", True)):
+            piece = tokenizer.encode(text, add_special_tokens=False)
+            ids += piece
+            expert += [learnt] * len(piece)
+    return ids, expert
+
+
+def batch(chance: random.Random, tokenizer: Any, envs: Sequence[Env], size: int) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, both (B, T), of `size` demonstrations of training tasks, padded on the right."""
+    drawn = [_draw(chance, envs) for _ in range(size)]
+    rows = [encode(tokenizer, asyncio.run(dialogue(env, task))) for env, task in drawn]
+    length = max(len(ids) for ids, _ in rows)
+    ids_BT = torch.full((size, length), tokenizer.pad_token_id)
+    mask_BT = torch.zeros((size, length), dtype=torch.bool)
+    for row, (ids, expert) in enumerate(rows):
+        ids_BT[row, : len(ids)] = torch.tensor(ids)
+        mask_BT[row, : len(ids)] = torch.tensor(expert)
+    return ids_BT, mask_BT
+
+
+def _draw(chance: random.Random, envs: Sequence[Env]) -> tuple[Env, Task]:
+    env = chance.choice(envs)
+    tasks = env.tasks("train")
+    return env, tasks[chance.randrange(len(tasks))]

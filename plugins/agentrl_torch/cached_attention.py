@@ -1,0 +1,260 @@
+"""Attention over what is kept, as a function that any model of transformers calls in place of its own.
+
+One forward computes the new tokens of many sequences, packed one after another without padding. What a token
+looks back to lies in up to three places: prefixes shared with others, the sequence's own kept tokens,
+and the new tokens before it. Each part is attended to on its own, for all rows at once where they
+share it, and the parts are merged by their log-sum-exp:
+
+    softmax over a and b = sigmoid(lse_a - lse_b) * softmax over a + (1 - that) * softmax over b
+
+Shape letters: N new tokens, R rows with one new token, S rows of the tails that are looked at, Q queries,
+L keys, T longest tail, H query heads, K key-value heads, G = H / K, D head size; B is the batch, of 1 where
+tokens are packed.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from agentrl.errors import UsageError
+from agentrl_torch.kv_cache import Tails
+
+NAME = "agentrl_cached"
+
+
+@dataclass(slots=True)
+class SingleTokens:
+    """The rows with one new token: they attend together, as one batch over (a slice of) the slots.
+
+    Attributes:
+        slots: which slots are looked at: a range that may hold others too, or exact indices.
+        row_of_slot_S: whose query each of these slots gets: an index into the N tokens.
+        token_R: index of each row's token among the N.
+        slot_R: index of each row's slot among the S.
+        bias_S11T: 0 where a slot holds a token, -inf behind its end.
+    """
+
+    slots: slice | Tensor
+    row_of_slot_S: Tensor
+    token_R: Tensor
+    slot_R: Tensor
+    bias_S11T: Tensor
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Several new tokens of one sequence, N[begin:end], and where its keys and values are kept.
+
+    `keys` and `values` are (K, L, D) a layer; `kept` of the L were there before, then come the new ones.
+    """
+
+    begin: int
+    end: int
+    kept: int
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+
+@dataclass(slots=True)
+class Shared:
+    """The tokens N[begin:end] look back to all of a prefix: `keys`, `values` (K, L, D) a layer."""
+
+    begin: int
+    end: int
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+
+@dataclass(slots=True)
+class Layout:
+    """Where the new tokens of one forward go, and what they look back to.
+
+    `tail_tokens` are the indices, among the N, of the tokens that go into the tails, None for all;
+    `places` are where: an index for each of their heads into a layer's tails as rows of D.
+    """
+
+    tails: Tails
+    tail_tokens: Tensor | None
+    places: Tensor
+    chunks: list[Chunk] = field(default_factory=list)
+    stored_chunks: list[Chunk] = field(default_factory=list)
+    singles: SingleTokens | None = None
+    shared: list[Shared] = field(default_factory=list)
+
+
+_ACTIVE: ContextVar[Layout] = ContextVar("agentrl_cached_layout")
+
+
+@contextmanager
+def use_layout(layout: Layout) -> Iterator[None]:
+    """Lay out the forward in this block: models do not all hand unknown arguments on to their attention."""
+    token = _ACTIVE.set(layout)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def cached_attention(
+    module: nn.Module,
+    query_BHND: Tensor,
+    key_BKND: Tensor,
+    value_BKND: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Store the new keys and values and return each new token's attention output, (1, N, H, D)."""
+    refuse_unsupported(options)
+    layout, layer = _ACTIVE.get(), int(module.layer_idx)  # type: ignore[arg-type]
+    scale = query_BHND.shape[-1] ** -0.5 if scaling is None else scaling
+    _store(layout, layer, key_BKND, value_BKND)
+    query_NKGD = query_BHND[0].transpose(0, 1).unflatten(1, (key_BKND.shape[1], -1))
+    out_NKGD, lse_NKG = _own_part(layout, layer, query_NKGD, scale)
+    for part in layout.shared:
+        _add_shared(part, layer, query_NKGD, out_NKGD, lse_NKG, scale)
+    return out_NKGD.flatten(1, 2).unsqueeze(0), None
+
+
+def refuse_unsupported(options: dict[str, Any]) -> None:
+    """Raise a UsageError if a model wants a kind of attention that is not computed here."""
+    for name in ("sliding_window", "softcap", "s_aux", "position_bias"):
+        if options.get(name) is not None:
+            raise UsageError(
+                f"the torch engine cannot run this model: its attention uses {name!r}; "
+                "choose another engine or another model"
+            )
+
+
+def _store(layout: Layout, layer: int, key_BKND: Tensor, value_BKND: Tensor) -> None:
+    tails = layout.tails
+    for new_BKND, kept in ((key_BKND, tails.keys), (value_BKND, tails.values)):
+        new_NKD = new_BKND[0].transpose(0, 1)
+        if layout.tail_tokens is not None:
+            new_NKD = new_NKD.index_select(0, layout.tail_tokens)
+        kept[layer].flatten(0, 2).index_copy_(0, layout.places, new_NKD.flatten(0, 1))
+    for chunk in layout.stored_chunks:
+        new = slice(chunk.kept, chunk.kept + chunk.end - chunk.begin)
+        chunk.keys[layer][:, new] = key_BKND[0, :, chunk.begin : chunk.end]
+        chunk.values[layer][:, new] = value_BKND[0, :, chunk.begin : chunk.end]
+
+
+def _own_part(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attend to the sequences' own tokens: (N, K, G, D) and the log-sum-exp (N, K, G)."""
+    singles, tails = layout.singles, layout.tails
+    if singles is not None:
+        out_SKGD, lse_SKG = _attend_singles(singles, tails, layer, query_NKGD, scale)
+        if not layout.chunks:
+            return out_SKGD.index_select(0, singles.slot_R), lse_SKG.index_select(0, singles.slot_R)
+    value_size = tails.values[layer].shape[-1]
+    out_NKGD = query_NKGD.new_empty((*query_NKGD.shape[:3], value_size))
+    lse_NKG = query_NKGD.new_empty(query_NKGD.shape[:3], dtype=_exact(query_NKGD.dtype))
+    if singles is not None:
+        out_NKGD.index_copy_(0, singles.token_R, out_SKGD.index_select(0, singles.slot_R))
+        lse_NKG.index_copy_(0, singles.token_R, lse_SKG.index_select(0, singles.slot_R))
+    for chunk in layout.chunks:
+        _attend_chunk(chunk, layer, query_NKGD, out_NKGD, lse_NKG, scale)
+    return out_NKGD, lse_NKG
+
+
+def _attend_singles(
+    singles: SingleTokens, tails: Tails, layer: int, query_NKGD: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    longest = singles.bias_S11T.shape[-1]
+    key_SKTD = tails.keys[layer][:, :, :longest]
+    value_SKTD = tails.values[layer][:, :, :longest]
+    if isinstance(singles.slots, slice):
+        key_SKTD, value_SKTD = key_SKTD[singles.slots], value_SKTD[singles.slots]
+    else:
+        key_SKTD, value_SKTD = (kept.index_select(0, singles.slots) for kept in (key_SKTD, value_SKTD))
+    query_SKGD = query_NKGD.index_select(0, singles.row_of_slot_S)
+    return attend(query_SKGD, key_SKTD, value_SKTD, scale, bias=singles.bias_S11T)
+
+
+def _attend_chunk(
+    chunk: Chunk, layer: int, query_NKGD: Tensor, out_NKGD: Tensor, lse_NKG: Tensor, scale: float
+) -> None:
+    """Attend to the kept tokens without a mask and to the new ones causally; fill N[begin:end]."""
+    rows, kept = slice(chunk.begin, chunk.end), chunk.kept
+    query_GKQD = query_NKGD[rows].permute(2, 1, 0, 3)
+    # The query heads that share a key head are a batch that reads the same keys: nothing is copied.
+    groups, total = query_GKQD.shape[0], kept + query_GKQD.shape[2]
+    key_GKLD = chunk.keys[layer][:, :total].expand(groups, -1, -1, -1)
+    value_GKLD = chunk.values[layer][:, :total].expand(groups, -1, -1, -1)
+    out_GKQD, lse_GKQ = attend(query_GKQD, key_GKLD[:, :, kept:], value_GKLD[:, :, kept:], scale, causal=True)
+    if kept:
+        more_GKQD, more_GKQ = attend(query_GKQD, key_GKLD[:, :, :kept], value_GKLD[:, :, :kept], scale)
+        _merge(out_GKQD, lse_GKQ, more_GKQD, more_GKQ)
+    out_NKGD[rows] = out_GKQD.permute(2, 1, 0, 3)
+    lse_NKG[rows] = lse_GKQ.permute(2, 1, 0)
+
+
+def _add_shared(
+    part: Shared, layer: int, query_NKGD: Tensor, out_NKGD: Tensor, lse_NKG: Tensor, scale: float
+) -> None:
+    """Attend to a prefix for all who follow it, as one batch of queries; merge into N[begin:end]."""
+    query_QKGD = query_NKGD[part.begin : part.end]
+    rows, _, groups, _ = query_QKGD.shape
+    query_BKQD = query_QKGD.permute(1, 0, 2, 3).flatten(1, 2).unsqueeze(0)
+    out_BKQD, lse_BKQ = attend(
+        query_BKQD, part.keys[layer].unsqueeze(0), part.values[layer].unsqueeze(0), scale
+    )
+    out_QKGD = out_BKQD[0].unflatten(1, (rows, groups)).transpose(0, 1)
+    lse_QKG = lse_BKQ[0].unflatten(1, (rows, groups)).transpose(0, 1)
+    _merge(out_NKGD[part.begin : part.end], lse_NKG[part.begin : part.end], out_QKGD, lse_QKG)
+
+
+def _merge(out: Tensor, lse: Tensor, more_out: Tensor, more_lse: Tensor) -> None:
+    """Make `out`, `lse` those of the union of the keys of both parts, in place."""
+    share = torch.sigmoid(more_lse - lse)
+    out.lerp_(more_out, share.unsqueeze(-1).to(out.dtype))
+    torch.logaddexp(lse, more_lse, out=lse)
+
+
+def attend(
+    query_BKQD: Tensor,
+    key_BKLD: Tensor,
+    value_BKLD: Tensor,
+    scale: float,
+    bias: Tensor | None = None,
+    causal: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return softmax(q k^T scale + bias) v, (B, K, Q, D), and the log-sum-exp, float32 (B, K, Q).
+
+    `causal` lets query i see keys 0 to i.
+    """
+    if query_BKQD.device.type == "cpu" and key_BKLD.shape[-1] == value_BKLD.shape[-1]:
+        # The kernel behind scaled_dot_product_attention, which itself does not return the log-sum-exp.
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query_BKQD, key_BKLD, value_BKLD, 0.0, causal, attn_mask=bias, scale=scale
+        )
+        return out, lse
+    return _attend_by_matmul(query_BKQD, key_BKLD, value_BKLD, scale, bias, causal)
+
+
+def _attend_by_matmul(
+    query_BKQD: Tensor, key_BKLD: Tensor, value_BKLD: Tensor, scale: float, bias: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    scores_BKQL = torch.matmul(query_BKQD, key_BKLD.transpose(2, 3)).to(_exact(query_BKQD.dtype)) * scale
+    if bias is not None:
+        scores_BKQL += bias
+    if causal:
+        later_QL = torch.ones(scores_BKQL.shape[-2:], dtype=torch.bool, device=scores_BKQL.device).triu(1)
+        scores_BKQL.masked_fill_(later_QL, float("-inf"))
+    weights_BKQL = torch.softmax(scores_BKQL, dim=-1).to(value_BKLD.dtype)
+    return torch.matmul(weights_BKQL, value_BKLD), torch.logsumexp(scores_BKQL, dim=-1)
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which sums of exponentials are kept."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+AttentionInterface.register(NAME, cached_attention)

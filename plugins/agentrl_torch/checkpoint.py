@@ -1,0 +1,61 @@
+"""What a trainer writes to go on exactly: weights, the optimizer's state, and how many updates were made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from agentrl.errors import UsageError
+
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.pt"
+STATE = "trainer.json"
+
+
+def unique_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Return the model's `state_dict` without a second name for the same tensor (tied weights)."""
+    seen: dict[tuple[int, torch.Size], str] = {}
+    state = model.state_dict()
+    for name, tensor in state.items():
+        seen.setdefault((tensor.data_ptr(), tensor.shape), name)
+    return {name: state[name] for name in seen.values()}
+
+
+def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
+    """Write everything into `folder`, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unique_state(model).items()}
+    save_file(tensors, folder / WEIGHTS)
+    torch.save(optimizer.state_dict(), folder / OPTIMIZER)
+    (folder / STATE).write_text(json.dumps({"updates": updates}))
+
+
+def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Read what `write` wrote and return the number of updates.
+
+    Raises:
+        UsageError: a file is missing, or belongs to another model.
+    """
+    missing = [name for name in (WEIGHTS, OPTIMIZER, STATE) if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"the checkpoint {str(folder)!r} lacks {', '.join(missing)}; resume from another one"
+        )
+    tensors = load_file(folder / WEIGHTS)
+    own = unique_state(model)
+    wrong = [n for n in own.keys() | tensors.keys() if _shape(own, n) != _shape(tensors, n)]
+    if wrong:
+        raise UsageError(
+            f"the checkpoint {str(folder)!r} is of another model: {min(wrong)} differs; resume with the "
+            "--model that the run was started with"
+        )
+    model.load_state_dict(tensors, strict=False)
+    optimizer.load_state_dict(torch.load(folder / OPTIMIZER, weights_only=True))
+    return int(json.loads((folder / STATE).read_text())["updates"])
+
+
+def _shape(tensors: dict[str, Any], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None

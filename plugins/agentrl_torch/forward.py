@@ -1,0 +1,149 @@
+"""Log-probabilities of sampled tokens, from one pass over a token trie.
+
+The model's decoder runs over the trie; the vocabulary projection, which is the largest matrix of a small
+model, only over the slots after which a token was sampled, and in pieces that bound the memory it takes.
+
+Shapes: T unique tokens, R slots whose logits are needed, U unique (slot, token) pairs, N sampled tokens,
+D model width, V vocabulary.
+"""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from agentrl.errors import UsageError
+from agentrl_torch import attention
+from agentrl_torch.micro_batch import MicroBatch
+from agentrl_torch.trie import Trie, build
+
+# How many logits are held at once: 256 MiB in float32.
+LOGITS = 2**26
+
+
+def sampled_logprobs(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the log-probability (N,) of each sampled token and the entropy (N,) it was drawn from, in nats.
+
+    The entropy carries no gradient. `dtype` is what the matrix products are computed in.
+    """
+    device = model.device
+    with autocast(model, dtype):
+        hidden_RD = decode(model, micro.trie).index_select(0, micro.slots_R.to(device))
+        logprob_U, entropy_R = _project_all(
+            model, hidden_RD, micro.row_U.to(device), micro.target_U.to(device)
+        )
+    pair_N = micro.pair_N.to(device)
+    # index_select, because the gradient of plain indexing adds up in no fixed order on several threads.
+    entropy_N = entropy_R.index_select(0, micro.row_U.to(device).index_select(0, pair_N))
+    return logprob_U.index_select(0, pair_N), entropy_N
+
+
+def autocast(model: PreTrainedModel, dtype: torch.dtype) -> torch.autocast:
+    """Return a context in which matrix products take `dtype`, if that is narrower than the weights."""
+    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype.itemsize < model.dtype.itemsize)
+
+
+def decode(model: PreTrainedModel, trie: Trie) -> Tensor:
+    """Return the last hidden states of all slots, (T, D)."""
+    ids_BT = trie.token_ids_T.to(model.device).unsqueeze(0)
+    positions_BT = trie.positions_T.to(model.device).unsqueeze(0)
+    output = model.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, use_cache=False, trie=trie)
+    hidden_TD: Tensor = output.last_hidden_state[0]
+    return hidden_TD
+
+
+def _project_all(
+    model: PreTrainedModel, hidden_RD: Tensor, row_U: Tensor, target_U: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Project piece by piece; with more than one, logits are recomputed in the backward pass."""
+    rows = max(1, LOGITS // model.config.get_text_config().vocab_size)
+    if len(hidden_RD) <= rows:
+        return _project(model, hidden_RD, row_U, target_U)
+    starts = torch.arange(0, len(hidden_RD), rows, device=row_U.device)
+    bounds = [*torch.searchsorted(row_U, starts).tolist(), len(row_U)]
+    found = []
+    for start, a, b in zip(starts.tolist(), bounds[:-1], bounds[1:], strict=True):
+        piece = model, hidden_RD[start : start + rows], row_U[a:b] - start, target_U[a:b]
+        found.append(checkpoint(_project, *piece, use_reentrant=False))
+    logprobs, entropies = zip(*found, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def _project(
+    model: PreTrainedModel, hidden_RD: Tensor, row_U: Tensor, target_U: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities (U,) of tokens and the entropies (R,) of rows."""
+    logits_RV = project(model, hidden_RD)
+    wide = torch.promote_types(logits_RV.dtype, torch.float32)
+    logprobs_RV = torch.log_softmax(logits_RV, -1, dtype=wide)
+    with torch.no_grad():
+        entropy_R = -(logprobs_RV.exp() * logprobs_RV).sum(-1)
+    return logprobs_RV[row_U, target_U], entropy_R
+
+
+def project(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
+    """Return the logits (R, V) as the whole model would, the scaling some families do included."""
+    head: Any = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    logits_RV: Tensor = head(hidden_RD)
+    if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
+        logits_RV = logits_RV * scale
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
+        logits_RV = logits_RV / divisor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
+        logits_RV = torch.tanh(logits_RV / cap) * cap
+    return logits_RV
+
+
+@torch.no_grad()
+def use_trie(model: PreTrainedModel, plain: bool = False) -> None:
+    """Switch `model` to attention over the trie, and make sure that it computes the same as before.
+
+    Raises:
+        UsageError: it does not: the model's layers see more of a sequence than attention shows them.
+    """
+    _check_layers(model)
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = (np.arange(12) * 7919 % vocabulary).astype(np.int32)
+    pair = ids[:8], np.concatenate([ids[:4], ids[8:]])
+    expected = [model(torch.from_numpy(s).long()[None].to(model.device)).logits[0] for s in pair]
+    model.set_attn_implementation(attention.PLAIN if plain else attention.NAME)
+    trie = build(pair)
+    logits_TV = project(model, decode(model, trie))
+    for logits, slots in zip(expected, trie.slots, strict=True):
+        gap = float((logits_TV[torch.from_numpy(slots)] - logits).abs().max())
+        if not gap <= 1e-2 * max(1.0, float(logits.abs().max())):
+            raise UsageError(
+                f"{type(model).__name__} computes something else on shared prefixes (logits differ by {gap:.2g}); "
+                "it cannot be trained here; choose a decoder with full causal attention"
+            )
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy that is never trained."""
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+def keep_no_activations(model: PreTrainedModel) -> None:
+    """Compute the activations of each layer again in the backward pass, in place of keeping them."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()  # transformers checkpoints in training mode only, where dropout would apply
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+
+
+def _check_layers(model: PreTrainedModel) -> None:
+    """Raise UsageError if a layer does not attend to everything before a token."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - {"full_attention"}
+    if kinds:
+        raise UsageError(
+            f"the model has layers of the kind {', '.join(sorted(kinds))}, which training on shared prefixes "
+            "cannot do; choose a model with full attention in all layers"
+        )

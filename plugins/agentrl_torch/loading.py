@@ -1,0 +1,110 @@
+"""Reads a model and its tokenizer from a directory, or says in one sentence why it cannot.
+
+`model` is everywhere a directory that transformers can load, or the name of a model that its cache or the
+model hub has.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from agentrl.errors import UsageError
+
+# Bars for loading three files of a small model would clutter every run.
+disable_progress_bar()
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float64"]
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def choose_dtype(name: DtypeName, device: str) -> torch.dtype:
+    """Return the named type; "auto" is float32 on the CPU and bfloat16 on CUDA."""
+    if name == "auto":
+        return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def load_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """Load a causal language model, in evaluation mode (no dropout).
+
+    Raises:
+        UsageError: there is no model at `path`, or not one that transformers knows.
+    """
+    _check_model(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"transformers cannot load the model {str(path)!r}: {_sentence(error)}") from error
+    return model.to(device).eval()
+
+
+def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model.
+
+    Raises:
+        UsageError: there is none, or it has no chat template.
+    """
+    _check_tokenizer(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"transformers cannot load the tokenizer of {str(path)!r}: {_sentence(error)}"
+        ) from error
+    if not tokenizer.chat_template:
+        raise UsageError(
+            f"the tokenizer of {str(path)!r} has no chat template; choose an instruction-tuned model, "
+            "or put a chat_template.jinja into its directory"
+        )
+    return tokenizer
+
+
+def _check_model(path: Path | str) -> None:
+    if not _is_folder(path):
+        return
+    if not os.path.isfile(os.path.join(path, "config.json")):
+        raise UsageError(
+            f"{str(path)!r} has no config.json, so it is no model; give --model a model directory"
+        )
+    if not _has_any(path, _WEIGHTS):
+        raise UsageError(
+            f"{str(path)!r} has a config.json but no weights (model.safetensors); "
+            "download or save the whole model into it"
+        )
+
+
+def _check_tokenizer(path: Path | str) -> None:
+    if _is_folder(path) and not _has_any(path, _TOKENIZERS):
+        raise UsageError(
+            f"{str(path)!r} has no tokenizer (tokenizer.json); copy the model's tokenizer into it, "
+            "or write them with tokenizer.save_pretrained"
+        )
+
+
+def _is_folder(path: Path | str) -> bool:
+    """Return whether `path` is a directory; a name of the model hub is not."""
+    if os.path.isdir(path):
+        return True
+    if isinstance(path, Path) or os.path.isabs(path) or str(path).startswith((".", "~")):
+        raise UsageError(f"there is no model directory {str(path)!r}; check --model for a misspelling")
+    return False
+
+
+def _has_any(folder: Path | str, names: tuple[str, ...]) -> bool:
+    return any(os.path.isfile(os.path.join(folder, name)) for name in names)
+
+
+def _sentence(error: Any) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

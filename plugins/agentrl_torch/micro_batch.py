@@ -1,0 +1,191 @@
+"""From groups to micro-batches: what must be computed, and where each sampled token's numbers are found.
+
+A trajectory is never split. The trajectories of a group stay together where the budget allows it, since it
+is they that share tokens.
+
+Shapes: N sampled tokens of a trajectory or micro-batch, R slots whose logits are needed, U unique pairs of
+such a slot and the token sampled after it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agentrl.errors import AgentRLError
+from agentrl.types import Group, Segment, Trajectory
+from agentrl_torch.trie import Ids, IntArray, Trie, build, count_unique
+
+
+@dataclass(slots=True)
+class Row:
+    """A trajectory, as arrays.
+
+    Attributes:
+        group: index of its group in the batch.
+        member: its index in the group.
+        task: the task's id, for messages.
+        sequences: the ids of each segment, up to the last token after which one was sampled.
+        sources: for each segment, the places of the tokens after which one was sampled.
+        targets_N: the sampled ids.
+        turns_N: the turn of each.
+        rollout_logprobs_N: as the engine reported them; NaN where no model sampled the token.
+    """
+
+    group: int
+    member: int
+    task: str
+    sequences: list[Ids]
+    sources: list[IntArray]
+    targets_N: IntArray
+    turns_N: IntArray
+    rollout_logprobs_N: NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class MicroBatch:
+    """Trajectories that are computed at once; tokens are packed, trajectory after trajectory.
+
+    Attributes:
+        rows: the trajectories.
+        trie: all their sequences.
+        slots_R: where logits are needed, ascending.
+        row_U: index into `slots_R` of each unique (slot, token) pair, ascending.
+        target_U: the token of each pair.
+        pair_N: the pair of each sampled token.
+        trajectory_N: index into `rows` of each.
+        turn_N: its turn.
+        rollout_logprobs_N: as the engine reported them, float64.
+        old_logprobs_N: under the actor before this update; None unless computed in a pass of its own.
+        reference_logprobs_N: under the reference; None unless computed.
+    """
+
+    rows: list[Row]
+    trie: Trie
+    slots_R: Tensor
+    row_U: Tensor
+    target_U: Tensor
+    pair_N: Tensor
+    trajectory_N: Tensor
+    turn_N: Tensor
+    rollout_logprobs_N: Tensor
+    old_logprobs_N: Tensor | None = None
+    reference_logprobs_N: Tensor | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Return how many tokens each trajectory sampled."""
+        return [len(row.targets_N) for row in self.rows]
+
+
+def encode(groups: Sequence[Group]) -> list[Row]:
+    """Return the trajectories that sampled something, in order.
+
+    Raises:
+        AgentRLError: the spans of a segment do not fit its tokens.
+    """
+    return [
+        _row(trajectory, index, member)
+        for index, group in enumerate(groups)
+        for member, trajectory in enumerate(group.trajectories)
+        if trajectory.sampled
+    ]
+
+
+def _row(trajectory: Trajectory, group: int, member: int) -> Row:
+    segments = [segment for segment in trajectory.segments if segment.sampled]
+    spans = [span for segment in segments for span in segment.spans]
+    for segment in segments:
+        _check(segment, trajectory)
+    return Row(
+        group=group,
+        member=member,
+        task=trajectory.task.id,
+        sequences=[np.array(s.token_ids[: s.spans[-1].stop - 1], np.int32) for s in segments],
+        sources=[np.concatenate([np.arange(a.start, a.stop) - 1 for a in s.spans]) for s in segments],
+        targets_N=np.array([i for s in segments for a in s.spans for i in s.token_ids[a.start : a.stop]]),
+        turns_N=np.concatenate([np.full(len(span.logprobs), span.turn) for span in spans]),
+        rollout_logprobs_N=np.concatenate([np.array(span.logprobs, np.float64) for span in spans]),
+    )
+
+
+def _check(segment: Segment, trajectory: Trajectory) -> None:
+    end = 1
+    for span in segment.spans:
+        if span.start < end or span.stop > len(segment.token_ids):
+            raise AgentRLError(
+                f"task {trajectory.task.id!r}: a sampled span covers tokens {span.start} to {span.stop} of a "
+                f"segment of {len(segment.token_ids)}; spans must follow one another after a given token"
+            )
+        end = span.stop
+
+
+def split(rows: Sequence[Row], minibatches: int) -> list[list[Row]]:
+    """Return up to `minibatches` parts of about equal size, groups whole if there are enough of them."""
+    groups = [list(members) for _, members in groupby(rows, key=lambda row: row.group)]
+    units = groups if len(groups) >= minibatches else [[row] for row in rows]
+    bounds = [len(units) * part // minibatches for part in range(minibatches + 1)]
+    return [[row for unit in units[a:b] for row in unit] for a, b in pairwise(bounds) if a < b]
+
+
+def pack_all(rows: Sequence[Row], budget: int) -> list[MicroBatch]:
+    """Lay `rows` into micro-batches of at most `budget` unique tokens; a larger trajectory goes alone.
+
+    What different groups share is not counted on.
+    """
+    parts: list[list[Row]] = [[]]
+    left = budget
+    for _, members in groupby(rows, key=lambda row: row.group):
+        for piece in _pieces(list(members), budget):
+            size = _size(piece)
+            if parts[-1] and size > left:
+                parts.append([])
+                left = budget
+            parts[-1].extend(piece)
+            left -= size
+    return [pack(part) for part in parts if part]
+
+
+def _pieces(members: list[Row], budget: int) -> Iterable[list[Row]]:
+    """Cut a group into as few pieces as fit the budget."""
+    if _size(members) <= budget:
+        return [members]
+    pieces = [members[:1]]
+    for row in members[1:]:
+        if _size([*pieces[-1], row]) <= budget:
+            pieces[-1] = [*pieces[-1], row]
+        else:
+            pieces.append([row])
+    return pieces
+
+
+def _size(rows: Sequence[Row]) -> int:
+    return count_unique([ids for row in rows for ids in row.sequences])
+
+
+def pack(rows: list[Row]) -> MicroBatch:
+    """Lay `rows` into one micro-batch."""
+    trie = build([ids for row in rows for ids in row.sequences])
+    sources = [places for row in rows for places in row.sources]
+    slots_N = np.concatenate([slots[at] for slots, at in zip(trie.slots, sources, strict=True)])
+    targets_N = np.concatenate([row.targets_N for row in rows])
+    # One number for a pair of slot and token: sorting it sorts by slot first.
+    span = int(targets_N.max()) + 1
+    pairs_U, pair_N = np.unique(slots_N * span + targets_N, return_inverse=True)
+    slots_R, row_U = np.unique(pairs_U // span, return_inverse=True)
+    lengths = [len(row.targets_N) for row in rows]
+    return MicroBatch(
+        rows=rows,
+        trie=trie,
+        slots_R=torch.from_numpy(slots_R),
+        row_U=torch.from_numpy(row_U),
+        target_U=torch.from_numpy(pairs_U % span),
+        pair_N=torch.from_numpy(pair_N),
+        trajectory_N=torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)),
+        turn_N=torch.from_numpy(np.concatenate([row.turns_N for row in rows])),
+        rollout_logprobs_N=torch.from_numpy(np.concatenate([row.rollout_logprobs_N for row in rows])),
+    )

@@ -1,0 +1,174 @@
+"""Lays the new tokens of many sequences one after another, for one forward.
+
+The sequences are in the order of their paths, so that all who follow a prefix are side by side.
+
+Shape letters: B batch, 1; N new tokens, R rows that sample, S slots that are looked at, T longest tail,
+K key heads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agentrl_torch.cached_attention import Chunk, Layout, Shared, SingleTokens
+from agentrl_torch.kv_cache import Tails
+from agentrl_torch.sequences import Prefix, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next `length` tokens of a sequence; N[begin:begin+length] once it is packed."""
+
+    sequence: Session | Prefix
+    length: int
+    begin: int = 0
+
+    @property
+    def end(self) -> int:
+        """Return the index, among the N, after its last token."""
+        return self.begin + self.length
+
+    @property
+    def kept(self) -> int:
+        """Return how many of the sequence's own tokens are computed already."""
+        return self.sequence.computed - self.sequence.start
+
+
+@dataclass(slots=True)
+class Packed:
+    """The input of one forward.
+
+    Attributes:
+        ids_BN, positions_BN: the new tokens.
+        layout: for the attention.
+        sampling: the sessions all of whose ids are read by this forward: they sample next.
+        last_R: index of the last token of each.
+    """
+
+    ids_BN: Tensor
+    positions_BN: Tensor
+    layout: Layout
+    sampling: list[Session]
+    last_R: Tensor
+
+
+def pack(pieces: Sequence[Piece], tails: Tails, device: torch.device) -> Packed:
+    """Return the input of the forward that computes `pieces`."""
+    placed = _place(pieces)
+    ids: list[int] = []
+    positions: list[int] = []
+    for piece in placed:
+        first = piece.sequence.computed
+        ids += piece.sequence.token_ids[first : first + piece.length]
+        positions += range(first, first + piece.length)
+    last = [piece for piece in placed if _completes(piece)]
+    return Packed(
+        torch.tensor([ids], device=device),
+        torch.tensor([positions], device=device),
+        _layout(placed, tails, device),
+        [piece.sequence for piece in last if isinstance(piece.sequence, Session)],
+        torch.tensor([piece.end - 1 for piece in last], dtype=torch.long, device=device),
+    )
+
+
+def _place(pieces: Sequence[Piece]) -> list[Piece]:
+    placed, begin = [], 0
+    for piece in sorted(pieces, key=lambda piece: (piece.sequence.path, _slot(piece))):
+        placed.append(Piece(piece.sequence, piece.length, begin))
+        begin += piece.length
+    return placed
+
+
+def _slot(piece: Piece) -> int:
+    return piece.sequence.slot if isinstance(piece.sequence, Session) else -1
+
+
+def _completes(piece: Piece) -> bool:
+    sequence = piece.sequence
+    return isinstance(sequence, Session) and sequence.computed + piece.length == len(sequence.token_ids)
+
+
+def _layout(placed: list[Piece], tails: Tails, device: torch.device) -> Layout:
+    in_tails = [piece for piece in placed if isinstance(piece.sequence, Session)]
+    singles = [piece for piece in in_tails if piece.length == 1]
+    layout = Layout(tails, _tail_tokens(placed, in_tails, device), _places(in_tails, tails, device))
+    layout.singles = _singles(singles, tails, device) if singles else None
+    layout.shared = _shared(placed)
+    for piece in placed:
+        chunk = _chunk(piece, tails)
+        if isinstance(piece.sequence, Prefix):
+            layout.stored_chunks.append(chunk)
+        if isinstance(piece.sequence, Prefix) or piece.length > 1:
+            layout.chunks.append(chunk)
+    return layout
+
+
+def _tail_tokens(placed: list[Piece], in_tails: list[Piece], device: torch.device) -> Tensor | None:
+    if len(in_tails) == len(placed):
+        return None
+    tokens = [token for piece in in_tails for token in range(piece.begin, piece.end)]
+    return torch.tensor(tokens, dtype=torch.long, device=device)
+
+
+def _places(in_tails: list[Piece], tails: Tails, device: torch.device) -> Tensor:
+    """Return where each token's heads go in a layer's tails, seen as rows of D: ((slot, head), place)."""
+    heads = tails.spec.heads
+    firsts = [_slot(piece) * heads * tails.capacity + piece.kept for piece in in_tails]
+    flat = [first + i for first, piece in zip(firsts, in_tails, strict=True) for i in range(piece.length)]
+    places_N1 = torch.tensor(flat, dtype=torch.long, device=device).unsqueeze(1)
+    return (places_N1 + torch.arange(heads, device=device) * tails.capacity).flatten()
+
+
+def _chunk(piece: Piece, tails: Tails) -> Chunk:
+    sequence = piece.sequence
+    if isinstance(sequence, Prefix):
+        return Chunk(piece.begin, piece.end, piece.kept, sequence.keys, sequence.values)
+    keys = [keys_SKCD[sequence.slot] for keys_SKCD in tails.keys]
+    values = [values_SKCD[sequence.slot] for values_SKCD in tails.values]
+    return Chunk(piece.begin, piece.end, piece.kept, keys, values)
+
+
+def _singles(singles: list[Piece], tails: Tails, device: torch.device) -> SingleTokens:
+    slots = [_slot(piece) for piece in singles]
+    lengths = [piece.kept + 1 for piece in singles]
+    low, high = min(slots), max(slots) + 1
+    looked: slice | Tensor
+    if high - low <= 2 * len(slots):
+        # A view that reads some slots in vain is cheaper than a copy of those that are needed.
+        looked = slice(low, high)
+        index_of = {slot: slot - low for slot in slots}
+        rows, tail_lengths = [0] * (high - low), [1] * (high - low)
+    else:
+        looked = torch.tensor(slots, device=device)
+        index_of = {slot: index for index, slot in enumerate(slots)}
+        rows, tail_lengths = [0] * len(slots), [1] * len(slots)
+    for piece, slot, length in zip(singles, slots, lengths, strict=True):
+        rows[index_of[slot]], tail_lengths[index_of[slot]] = piece.begin, length
+    return SingleTokens(
+        looked,
+        torch.tensor(rows, device=device),
+        torch.tensor([piece.begin for piece in singles], device=device),
+        torch.tensor([index_of[slot] for slot in slots], device=device),
+        _bias(tail_lengths, max(lengths), device),
+    )
+
+
+def _bias(lengths: list[int], longest: int, device: torch.device) -> Tensor:
+    lengths_S1 = torch.tensor(lengths, device=device).unsqueeze(1)
+    behind_ST = torch.arange(longest, device=device) >= lengths_S1
+    bias_ST = torch.zeros(behind_ST.shape, device=device).masked_fill_(behind_ST, float("-inf"))
+    return bias_ST[:, None, None, :]
+
+
+def _shared(placed: list[Piece]) -> list[Shared]:
+    """Return which tokens look back to which prefix: one run of tokens for each prefix."""
+    spans: dict[int, Shared] = {}
+    for piece in placed:
+        sequence = piece.sequence
+        above = sequence.prefix if isinstance(sequence, Session) else sequence.parent
+        for prefix in above.chain() if above else []:
+            span = spans.setdefault(id(prefix), Shared(piece.begin, piece.end, prefix.keys, prefix.values))
+            span.end = piece.end
+    return list(spans.values())

@@ -1,0 +1,186 @@
+"""Trains the actor on token tries: every token that trajectories share is computed once, and exactly.
+
+The way of an update: groups -> `micro_batch` -> `trie` -> `forward`, through `attention` -> log-probabilities
+of sampled tokens -> the algorithm's loss -> gradients, added up over micro-batches with the denominators of
+the whole minibatch (`update`) -> `optimization`. On the CPU the same inputs give the same bits.
+
+The log-probabilities before the update ("old") need no pass of their own by default: they are those that the
+engine reported, which the audit compares with the trainer's own before anything is written.
+"""
+
+from pathlib import Path
+from statistics import fmean
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from agentrl.errors import UsageError
+from agentrl.interfaces import Algorithm, PluginConfig, Resources, Trainer
+from agentrl.types import Batch, Credit, Group, Need
+from agentrl_torch import checkpoint, forward, linear, loading, micro_batch, optimization
+from agentrl_torch.audit import THRESHOLDS, Audit
+from agentrl_torch.metrics import Tally, sizes
+from agentrl_torch.micro_batch import MicroBatch
+from agentrl_torch.update import Step, TrieBatch, check_credits, compute_facts
+
+
+class TorchTrainer(Trainer):
+    """Trains any causal language model of transformers, on one device."""
+
+    provides: ClassVar[frozenset[Need]] = frozenset({"reference", "groups", "step_keys"})
+
+    class Config(PluginConfig):
+        """Options of the torch trainer.
+
+        Attributes:
+            learning_rate: of AdamW, at the top of the schedule.
+            weight_decay: of matrices; biases and norms do not decay.
+            betas: of AdamW.
+            warmup_steps: updates over which the learning rate rises.
+            schedule: what it does after that, until the last update.
+            max_grad_norm: longer gradients are scaled down to this norm.
+            epochs: how often an update goes over its trajectories.
+            minibatches: how many optimizer steps it makes in each.
+            micro_batch_tokens: unique tokens that are computed at once; bounds the memory.
+            dtype: of the matrix products; "auto" is float32 on the CPU and bfloat16 on CUDA. The weights
+                that are trained are never narrower than float32: small steps would be rounded away.
+            attention: "auto" takes the fastest that is exact; "plain" is public PyTorch only.
+            gradient_checkpointing: computes activations twice instead of keeping them.
+            old_logprobs: what the ratio of the loss is taken against. "rollout": what the engine reported,
+                audited; where no engine sampled a token, the trainer's own. "recompute": always the
+                trainer's own, at the cost of another forward pass if an update makes several steps.
+            audit_threshold: how far engine and trainer may disagree about one token, in nats; None is
+                0.01 in float32 and 2 in bfloat16.
+        """
+
+        learning_rate: float = Field(1e-6, gt=0)
+        weight_decay: float = Field(0.0, ge=0)
+        betas: tuple[float, float] = (0.9, 0.95)
+        warmup_steps: int = Field(0, ge=0)
+        schedule: optimization.Schedule = "constant"
+        max_grad_norm: float = Field(1.0, gt=0)
+        epochs: int = Field(1, ge=1)
+        minibatches: int = Field(1, ge=1)
+        micro_batch_tokens: int = Field(8192, ge=1)
+        dtype: loading.DtypeName = "auto"
+        attention: Literal["auto", "plain"] = "auto"
+        gradient_checkpointing: bool = False
+        old_logprobs: Literal["rollout", "recompute"] = "rollout"
+        audit_threshold: float | None = Field(None, gt=0)
+
+    config: Config
+
+    def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
+        """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
+        if missing := needs - self.provides:
+            raise UsageError(f"the torch trainer cannot provide {', '.join(sorted(missing))}")
+        torch.set_num_threads(resources.threads)
+        self._source, self._steps, self._updates = model, steps, 0
+        self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
+        kept = torch.promote_types(self._dtype, torch.float32)
+        self._actor = loading.load_model(model, kept, resources.device)
+        linear.accelerate(self._actor)
+        forward.use_trie(self._actor, plain=self.config.attention == "plain")
+        self._reference = forward.frozen_copy(self._actor) if "reference" in needs else None
+        if self.config.gradient_checkpointing:
+            forward.keep_no_activations(self._actor)
+        config = self.config
+        self._optimizer = optimization.adamw(
+            self._actor, config.learning_rate, config.betas, config.weight_decay
+        )
+
+    def prepare(self, groups: list[Group], needs: frozenset[Need]) -> TrieBatch:
+        """Return the batch, without failed trajectories, with what `needs` asks for.
+
+        `logprobs` are there if they had to be recomputed (see `Config.old_logprobs`).
+        """
+        groups = [Group(g.task, [t for t in g.trajectories if not t.failed]) for g in groups]
+        groups = [group for group in groups if group.trajectories]
+        parts = micro_batch.split(micro_batch.encode(groups), self.config.minibatches)
+        minibatches = [micro_batch.pack_all(rows, self.config.micro_batch_tokens) for rows in parts]
+        batch = TrieBatch(groups, minibatches=minibatches)
+        if self.config.old_logprobs == "recompute" and self.config.epochs * self.config.minibatches > 1:
+            self._recompute(batch)
+        if "reference" in needs:
+            self._refer(batch)
+        return batch
+
+    def update(self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm) -> dict[str, float]:
+        """Train on the batch and return metrics: loss, gradient norm, learning rate, what `loss` logged.
+
+        Raises:
+            AgentRLError: engine and trainer disagree about a token, or a loss or gradient is not finite.
+        """
+        if not isinstance(batch, TrieBatch):
+            raise UsageError("the torch trainer can only train on a batch that it has prepared itself")
+        if not batch.micros:
+            raise UsageError("there is nothing to train on: no trajectory of the update has a sampled token")
+        check_credits(batch.groups, credits, algorithm)
+        rate = self._set_learning_rate()
+        tally, audit = Tally(), batch.audit or self._new_audit()
+        self._optimizer.zero_grad()
+        losses, norms = [], []
+        for index, micros in enumerate(batch.minibatches * self.config.epochs):
+            # After the first step the weights are no longer those that sampled.
+            first = index == 0 and batch.audit is None
+            losses.append(self._step(credits, algorithm).accumulate(micros, tally, audit if first else None))
+            norms.append(optimization.step(self._optimizer, self.config.max_grad_norm, self._updates + 1))
+        self._updates += 1
+        numbers = {"loss": fmean(losses), "grad_norm": fmean(norms), "learning_rate": rate}
+        named = {f"trainer/{name}": value for name, value in numbers.items()}
+        return named | sizes(batch.micros) | tally.metrics() | audit.metrics()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the actor's weights for an engine: views, tied ones once."""
+        return checkpoint.unique_state(self._actor)
+
+    def save(self, folder: Path) -> None:
+        """Write all that `load` needs to go on exactly."""
+        checkpoint.write(folder, self._actor, self._optimizer, self._updates)
+
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote. The reference stays the model that `start` loaded."""
+        self._updates = checkpoint.read(folder, self._actor, self._optimizer)
+
+    def save_model(self, folder: Path) -> None:
+        """Write the actor as a model directory that `--model` and transformers can load."""
+        self._actor.save_pretrained(folder)
+        loading.load_tokenizer(self._source).save_pretrained(folder)
+
+    def _step(self, credits: list[list[Credit]], algorithm: Algorithm) -> Step:
+        trust_rollout = self.config.old_logprobs == "rollout"
+        return Step(self._actor, self._dtype, algorithm, credits, trust_rollout, self._updates + 1)
+
+    def _recompute(self, batch: TrieBatch) -> None:
+        """Compute, and audit, the log-probabilities before the update."""
+        batch.audit = audit = self._new_audit()
+
+        def keep(micro: MicroBatch, logprobs_N: Tensor) -> None:
+            audit.compare(logprobs_N, micro)
+            micro.old_logprobs_N = logprobs_N
+
+        batch.logprobs = compute_facts(batch, self._actor, self._dtype, keep)
+
+    def _refer(self, batch: TrieBatch) -> None:
+        """Compute the log-probabilities under the reference."""
+        if self._reference is None:
+            raise UsageError("the trainer was started without a reference; the algorithm must ask for it")
+
+        def keep(micro: MicroBatch, logprobs_N: Tensor) -> None:
+            micro.reference_logprobs_N = logprobs_N
+
+        batch.reference_logprobs = compute_facts(batch, self._reference, self._dtype, keep)
+
+    def _new_audit(self) -> Audit:
+        return Audit(self.config.audit_threshold or THRESHOLDS[self._dtype])
+
+    def _set_learning_rate(self) -> float:
+        """Follow the schedule and return this update's learning rate."""
+        config = self.config
+        place = self._updates, self._steps, config.warmup_steps
+        rate: float = config.learning_rate * optimization.schedule_factor(config.schedule, *place)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        return rate

@@ -1,0 +1,287 @@
+"""The conformance kit lets a good env pass and names what is wrong with a bad one."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import pytest
+
+from agentrl import Action, Env, Observation, Outcome, Task, UsageError
+from agentrl.testing import RulesBroken, check_env
+
+WORDS = {"train": ("apple", "pear", "plum"), "dev": ("fig", "quince")}
+
+
+class Parrot(Env):
+    """Shows a word, twice; the answer is to repeat it twice."""
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        if split not in WORDS:
+            raise UsageError(f"no split {split!r}; there are: {', '.join(WORDS)}")
+        return [Task(f"{split}-{word}", split, {"word": word, "parts": [1, 2]}) for word in WORDS[split]]
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        self.word = task.data["word"]
+        self.said: list[str] = []
+        self.mood = random.Random(seed).choice(["good", "bad"])
+        return Observation(f"In a {self.mood} mood I say {self.word}.", state_key=self.word)
+
+    async def step(self, action: Action) -> Observation:
+        self.said.append(action.text)
+        return Observation(f"You said {action.text[:20]!r}.", done=len(self.said) == 2)
+
+    async def judge(self) -> Outcome:
+        return Outcome(self.said == [self.word] * 2, self.said[-1] if self.said else None, (self.word,))
+
+    def demonstrate(self, task: Task) -> Sequence[str] | None:
+        return [task.data["word"]] * 2
+
+
+class WithoutExpert(Parrot):
+    def demonstrate(self, task: Task) -> None:
+        return None
+
+
+class NeedsAnOption(Parrot):
+    def __init__(self, config: Any = None) -> None:
+        raise ValueError("give me a corpus")
+
+
+class EmptySplit(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [] if split == "dev" else super().tasks(split)
+
+
+class TwoOfOneName(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(split, task.split, task.data) for task in super().tasks(split)]
+
+
+class ForgetsTheSplit(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(task.id, "train", task.data) for task in super().tasks(split)]
+
+
+class SetsAsData(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(task.id, split, {**task.data, "tags": {"a"}}) for task in super().tasks(split)]
+
+
+class TuplesAsData(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(task.id, split, {**task.data, "tags": ("a", "b")}) for task in super().tasks(split)]
+
+
+class ShufflesTasks(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        tasks = [Task(f"{split} {number}", split, {"word": str(number)}) for number in range(64)]
+        return random.sample(tasks, len(tasks))
+
+
+class SharesTasks(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        words = WORDS["train"] if split in WORDS else super().tasks(split)
+        return [Task(f"{split}-{word}", split, {"word": word}) for word in words]
+
+
+class TakesAnySplit(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        return super().tasks(split if split in WORDS else "train")
+
+
+class RemembersTheLastEpisode(Parrot):
+    said: list[str]
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        before = len(getattr(self, "said", []))
+        shown = await super().reset(task, seed)
+        return Observation(f"{shown.text} {before}")
+
+
+class IgnoresItsSeed(Parrot):
+    async def reset(self, task: Task, seed: int) -> Observation:
+        await super().reset(task, seed)
+        return Observation(f"{self.word} {random.random()}")
+
+
+class SharesState(Parrot):
+    words: ClassVar[dict[str, str]] = {}
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        shown = await super().reset(task, seed)
+        self.words["now"] = self.word
+        return shown
+
+    async def judge(self) -> Outcome:
+        return Outcome(self.said == [self.words["now"]] * 2)
+
+
+class WritesInTheTask(Parrot):
+    async def reset(self, task: Task, seed: int) -> Observation:
+        task.data["parts"].append(3)
+        return await super().reset(task, seed)
+
+
+class DemonstratesTooLittle(Parrot):
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        return [task.data["word"]]
+
+
+class DemonstratesTooMuch(Parrot):
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        return [task.data["word"]] * 3
+
+
+class DemonstratesWrongly(Parrot):
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        return ["apple", "apple"]
+
+
+class DemonstratesNothing(Parrot):
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        return []
+
+
+class PaysForWaiting(Parrot):
+    async def judge(self) -> Outcome:
+        return Outcome(self.said in ([self.word] * 2, ["", ""]))
+
+
+class PaysForShowingUp(Parrot):
+    async def judge(self) -> Outcome:
+        return Outcome(not self.said or self.said == [self.word] * 2)
+
+
+class ChokesOnNonsense(Parrot):
+    async def step(self, action: Action) -> Observation:
+        action.text.encode("ascii")
+        return await super().step(action)
+
+
+class ChokesOnTruncation(Parrot):
+    async def judge(self) -> Outcome:
+        return Outcome(self.said[1] == self.word)
+
+
+class ReturnsText(Parrot):
+    async def step(self, action: Action) -> Observation:
+        return cast(Observation, "just text")
+
+
+class JudgesWithANumber(Parrot):
+    async def judge(self) -> Outcome:
+        return Outcome(success=cast(bool, 0.7))
+
+
+class Hangs(Parrot):
+    async def step(self, action: Action) -> Observation:
+        await asyncio.sleep(600)
+        return Observation("too late")
+
+
+class ClosesOnce(Parrot):
+    closed = False
+
+    async def close(self) -> None:
+        if self.closed:
+            raise RuntimeError("already closed")
+        self.closed = True
+
+
+@pytest.mark.parametrize("env", [Parrot, WithoutExpert, lambda: Parrot(Parrot.Config())])
+def test_a_good_env_passes(env: type[Env]) -> None:
+    check_env(env)
+
+
+@pytest.mark.parametrize(
+    ("env", "rule", "remedy"),
+    [
+        (
+            NeedsAnOption,
+            r"raises nothing: making the env raised ValueError: give me a corpus",
+            "without options",
+        ),
+        (EmptySplit, "has tasks: split 'dev' is empty", "`splits`"),
+        (TwoOfOneName, "names its tasks: two tasks of 'train' are called 'train'", "unique"),
+        (ForgetsTheSplit, "names the split: task 'dev-fig' of split 'dev' says split='train'", "pass split"),
+        (SetsAsData, "has JSON-safe tasks: .* cannot be written as JSON", "use only text"),
+        (TuplesAsData, "has JSON-safe tasks: .* changes on its way through JSON", "use only text"),
+        (ShufflesTasks, "has tasks in a fixed order: split 'train' was different", "fixed seed"),
+        (SharesTasks, "keeps its splits apart: task 'train-apple' .* is task 'dev-apple'", "memory"),
+        (TakesAnySplit, "refuses unknown splits", "raise agentrl.UsageError"),
+        (RemembersTheLastEpisode, "repeats itself: .* played again", "let reset set everything anew"),
+        (IgnoresItsSeed, "repeats itself", "draw all randomness from its seed"),
+        (SharesState, "keeps instances apart", "never in the class"),
+        (WritesInTheTask, "leaves its tasks alone: playing task 'train-apple'", "copy what you change"),
+        (DemonstratesTooLittle, "not over after all 1 demonstrated turns", "up to the end"),
+        (DemonstratesTooMuch, "over after 2 of 3 demonstrated turns", "up to the end"),
+        (DemonstratesWrongly, "'train-pear' is judged a failure", "must earn full marks"),
+        (DemonstratesNothing, r"demonstrate\('train-apple'\) returned '\[\]'", "at least one text"),
+        (PaysForWaiting, "gives nothing for nothing: .* solved after 16 times ''", "look for evidence"),
+        (PaysForShowingUp, "gives nothing for nothing: .* after nothing at all", "look for evidence"),
+        (ChokesOnNonsense, "raises nothing: step.* raised UnicodeEncodeError", "answer nonsense with an obs"),
+        (
+            ChokesOnTruncation,
+            "raises nothing: judge after 0 steps raised IndexError",
+            "cut off after any turn",
+        ),
+        (ReturnsText, r"returned a str \('just text'\), not an Observation", "see the types"),
+        (
+            JudgesWithANumber,
+            r"returned a float \(0.7\) as Outcome.success, which must be a bool",
+            "see the types",
+        ),
+        (Hangs, "answers in time: step.* took longer than 0.05 s", "`seconds`"),
+        (ClosesOnce, "raises nothing: close raised RuntimeError", "and twice"),
+    ],
+)
+def test_a_bad_env_is_told_what_is_wrong_and_what_to_do(env: type[Env], rule: str, remedy: str) -> None:
+    with pytest.raises(RulesBroken, match=f"{rule}.*; .*{remedy}"):
+        check_env(env, seconds=0.05 if env is Hangs else 30)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    class Bad(TakesAnySplit, DemonstratesTooLittle, ClosesOnce):
+        pass
+
+    with pytest.raises(RulesBroken, match=r"Bad breaks 3 of the rules") as broken:
+        check_env(Bad)
+    assert [rule.rule for rule in broken.value.broken] == [
+        "refuses unknown splits",
+        "solves what it demonstrates",
+        "raises nothing",
+    ]
+
+
+def test_every_env_that_is_made_is_closed() -> None:
+    made: list[str] = []
+
+    class Counted(Parrot):
+        def __init__(self, config: Any = None) -> None:
+            super().__init__(config)
+            made.append("open")
+
+        async def close(self) -> None:
+            if not hasattr(self, "closed"):
+                made.pop()
+            self.closed = True
+
+    check_env(Counted)
+    assert made == []
+
+
+def test_huge_lazy_splits_are_not_read_to_their_end() -> None:
+    class Lazy(Sequence[Task]):
+        def __len__(self) -> int:
+            return 10**12
+
+        def __getitem__(self, index: Any) -> Any:
+            assert index < 2000
+            return Task(f"train {index}", "train", {"word": f"w{index}"})
+
+    class Endless(Parrot):
+        def tasks(self, split: str) -> Sequence[Task]:
+            return Lazy() if split == "train" else super().tasks(split)
+
+    check_env(Endless)

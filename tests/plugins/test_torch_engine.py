@@ -1,0 +1,560 @@
+"""The engine against the plainest possible one: no cache, one sequence at a time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from agentrl.errors import AgentRLError, UsageError
+from agentrl.interfaces import Resources
+from agentrl.types import Completion, Sampling
+from agentrl_torch import TorchEngine
+from agentrl_torch.sampling import uniform
+
+VOCAB = 300
+END = 1
+NEVER = "\x00"
+torch.set_num_threads(1)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, and a few merges, so that some tokens hold several characters."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["<pad>", "<end>", *alphabet, "th", "the", "er", "re", "ab", "bc", "cd"]
+    merges = [("t", "h"), ("th", "e"), ("e", "r"), ("r", "e"), ("a", "b"), ("b", "c"), ("c", "d")]
+    tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return fast
+
+
+def make_model(kind: str, **options: Any) -> Any:
+    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
+    ends = {"eos_token_id": END, "bos_token_id": None, "pad_token_id": 0}
+    config, model = {"qwen": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
+    torch.manual_seed(0)
+    made = model(config(**{**sizes, **heads, **ends, "tie_word_embeddings": kind == "llama", **options}))
+    for parameter in made.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def save(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["qwen", "llama"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(make_model(request.param), tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(make_model("qwen"), tmp_path_factory.mktemp("qwen"))
+
+
+def start(path: Path, **config: Any) -> TorchEngine:
+    engine = TorchEngine(TorchEngine.Config(**{"min_shared_prefix": 4, **config}))
+    asyncio.run(engine.start(path, Resources()))
+    return engine
+
+
+@pytest.fixture
+def engine(qwen: Path) -> Iterator[TorchEngine]:
+    made = start(qwen)
+    yield made
+    asyncio.run(made.close())
+
+
+class Plain:
+    """One sequence at a time, everything computed anew for every token."""
+
+    def __init__(self, path: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(path).eval()
+
+    def logprobs(self, ids: list[int]) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.log_softmax(self.model(torch.tensor([ids])).logits[0].float(), -1)
+
+    def generate(self, ids: list[int], sampling: Sampling) -> list[int]:
+        ids, first = list(ids), len(ids)
+        while len(ids) - first < sampling.max_tokens:
+            ids.append(self._draw(self.logprobs(ids)[-1].double().numpy(), sampling, len(ids)))
+            if ids[-1] == END:
+                break
+        return ids[first:]
+
+    def _draw(self, logprobs: Any, sampling: Sampling, position: int) -> int:
+        if sampling.temperature == 0:
+            return int(logprobs.argmax())
+        probs = np.exp(logprobs / sampling.temperature)
+        probs /= probs.sum()
+        order = np.argsort(-probs, kind="stable")
+        before = np.cumsum(probs[order]) - probs[order]
+        probs[order[before >= sampling.top_p]] = 0
+        number = uniform(np.array([sampling.seed], dtype=np.uint64), [position])[0]
+        return int(np.searchsorted(np.cumsum(probs), number * probs.sum(), side="right"))
+
+    def check(self, ids: list[int], completion: Completion) -> None:
+        full = self.logprobs(ids + completion.token_ids)[len(ids) - 1 : -1]
+        expected = full.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-5, rtol=1e-5)
+
+
+def some_ids(seed: int, length: int) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).integers(2, VOCAB, length)]
+
+
+async def together(*calls: Coroutine[Any, Any, Completion]) -> list[Completion]:
+    return list(await asyncio.gather(*calls))
+
+
+def count_tokens(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of tokens of every forward."""
+    counts: list[int] = []
+    model = engine._loaded().model
+    forward = model.forward
+
+    def counting(*args: Any, **options: Any) -> Any:
+        counts.append(options["input_ids"].shape[1])
+        return forward(*args, **options)
+
+    monkeypatch.setattr(model, "forward", counting)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p"), [(0, 1.0), (1.0, 1.0), (0.7, 1.0), (1.0, 0.8), (1.3, 0.5)], ids=str
+)
+def test_a_batch_draws_the_tokens_that_plain_generation_draws(
+    path: Path, temperature: float, top_p: float
+) -> None:
+    plain, engine = Plain(path), start(path)
+    prompts = [some_ids(seed, length) for seed, length in enumerate((1, 2, 5, 9, 30))]
+    wishes = [Sampling(temperature, top_p, 12, seed=seed) for seed in range(len(prompts))]
+    calls = [engine.generate(ids, wish, f"s{wish.seed}") for ids, wish in zip(prompts, wishes, strict=True)]
+    completions = asyncio.run(together(*calls))
+    for ids, wish, completion in zip(prompts, wishes, completions, strict=True):
+        assert completion.token_ids == plain.generate(ids, wish)
+        plain.check(ids, completion)
+    asyncio.run(engine.close())
+
+
+def test_rows_with_different_settings_do_not_influence_one_another(engine: TorchEngine, qwen: Path) -> None:
+    wishes = [Sampling(0, 1.0, 6), Sampling(1.0, 1.0, 6, seed=3), Sampling(0.5, 0.9, 6, seed=4)]
+    ids = some_ids(0, 10)
+    calls = [engine.generate(ids, wish, f"s{index}") for index, wish in enumerate(wishes)]
+    completions = asyncio.run(together(*calls))
+    assert [c.token_ids for c in completions] == [Plain(qwen).generate(ids, wish) for wish in wishes]
+
+
+PROMPTS = [some_ids(100, 40), some_ids(100, 25) + some_ids(101, 20), some_ids(102, 12), some_ids(100, 6)]
+STEP = st.tuples(
+    st.integers(0, 5),  # session
+    st.sampled_from(["go on", "go on", "go on", "restart", "rewind", "release"]),
+    st.integers(0, len(PROMPTS) - 1),
+    st.integers(1, 9),  # tokens to sample, or to observe
+)
+
+
+@pytest.fixture(scope="module")
+def tight_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[TorchEngine, Plain]]]:
+    """Engines that are short of everything: rows, tokens a forward, memory."""
+    made = []
+    for kind in ("qwen", "llama"):
+        folder = save(make_model(kind), tmp_path_factory.mktemp(kind))
+        for limits in ({"max_batch": 3, "max_read": 16, "kv_cache_tokens": 120}, {"min_shared_prefix": 8}):
+            made.append((start(folder, **limits), Plain(folder)))
+    yield made
+    for engine, _ in made:
+        asyncio.run(engine.close())
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    which=st.integers(0, 3), rounds=st.lists(st.lists(STEP, min_size=1, max_size=6), min_size=1, max_size=6)
+)
+def test_logprobs_are_those_of_a_full_forward_whatever_the_schedule(
+    tight_engines: list[tuple[TorchEngine, Plain]], which: int, rounds: list[list[tuple[int, str, int, int]]]
+) -> None:
+    engine, plain = tight_engines[which]
+    asyncio.run(play(engine, plain, rounds))
+
+
+async def play(engine: TorchEngine, plain: Plain, rounds: list[list[tuple[int, str, int, int]]]) -> None:
+    history: dict[int, list[int]] = {}
+    for number, steps in enumerate(rounds):
+        asked: dict[int, tuple[list[int], Sampling]] = {}
+        for session, what, prompt, length in steps:
+            ids = history.get(session, PROMPTS[prompt])
+            if what == "restart":
+                ids = PROMPTS[prompt]
+            elif what == "rewind":
+                ids = ids[: max(1, len(ids) - 2 * length)]
+            elif what == "release":
+                engine.release(f"s{session}")
+            asked[session] = (
+                ids + some_ids(number, length),
+                Sampling(max_tokens=length, seed=number + session),
+            )
+        calls = [engine.generate(*ask, f"s{session}") for session, ask in asked.items()]
+        for (session, (ids, _)), completion in zip(asked.items(), await together(*calls), strict=True):
+            plain.check(ids, completion)
+            history[session] = ids + completion.token_ids
+            if len(history[session]) > 400:
+                del history[session]
+    for session in range(6):
+        engine.release(f"s{session}")
+
+
+def test_a_turn_costs_its_new_tokens_only(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = count_tokens(engine, monkeypatch)
+    ids = some_ids(0, 50)
+    sampled = asyncio.run(engine.generate(ids, Sampling(max_tokens=5, seed=8), "s")).token_ids
+    assert counts == [50, 1, 1, 1, 1]
+    counts.clear()
+    asyncio.run(engine.generate([*ids, *sampled, *some_ids(1, 10)], Sampling(max_tokens=2, seed=8), "s"))
+    assert counts == [11, 1]
+
+
+def test_a_group_reads_its_prompt_once(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = count_tokens(engine, monkeypatch)
+    calls = [engine.generate(some_ids(0, 50), Sampling(max_tokens=3, seed=i), f"s{i}") for i in range(4)]
+    asyncio.run(together(*calls))
+    assert counts == [49, 4, 4, 4]
+
+
+def test_prompts_that_share_a_system_prompt_and_a_task_read_each_once(
+    engine: TorchEngine, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_tokens(engine, monkeypatch)
+    prompts = [some_ids(0, 30) + some_ids(task, 20) for task in (1, 2) for _ in range(3)]
+    calls = [engine.generate(ids, Sampling(max_tokens=3, seed=i), f"s{i}") for i, ids in enumerate(prompts)]
+    completions = asyncio.run(together(*calls))
+    assert counts == [30, 38, 6, 6, 6]
+    for ids, completion in zip(prompts, completions, strict=True):
+        Plain(qwen).check(ids, completion)
+
+
+def test_members_of_a_group_that_come_one_by_one_still_share(
+    engine: TorchEngine, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_tokens(engine, monkeypatch)
+    for index in range(3):
+        ids = some_ids(0, 50) + some_ids(index + 1, 4)
+        completion = asyncio.run(engine.generate(ids, Sampling(max_tokens=2, seed=index), f"s{index}"))
+        Plain(qwen).check(ids, completion)
+    assert counts == [54, 1, 4, 1, 4, 1]
+
+
+def test_the_cache_is_given_back_when_sessions_are_released(engine: TorchEngine) -> None:
+    calls = [engine.generate(some_ids(0, 50), Sampling(max_tokens=3, seed=i), f"s{i}") for i in range(4)]
+    asyncio.run(together(*calls))
+    for index in range(4):
+        engine.release(f"s{index}")
+    asyncio.run(engine.generate(some_ids(1, 5), Sampling(max_tokens=1), "other"))
+    store = engine._loaded().store
+    assert list(store.sessions) == ["other"]
+    assert store.prefixes == []
+
+
+def test_the_same_requests_give_bit_identical_results_on_every_run(qwen: Path) -> None:
+    def run(engine: TorchEngine) -> list[Completion]:
+        calls = [
+            engine.generate(some_ids(i // 3, 20 + i // 3), Sampling(max_tokens=5 + i, seed=i), f"s{i}")
+            for i in range(7)
+        ]
+        return asyncio.run(together(*calls))
+
+    first, second = start(qwen), start(qwen)
+    expected = run(first)
+    asyncio.run(
+        together(*(second.generate(some_ids(i, 90), Sampling(max_tokens=200), f"x{i}") for i in range(30)))
+    )
+    asyncio.run(second.load_weights(make_model("qwen").state_dict(), 0))
+    assert run(second) == expected
+    for engine in (first, second):
+        asyncio.run(engine.close())
+
+
+def test_a_completion_does_not_depend_on_what_else_is_in_the_batch(engine: TorchEngine) -> None:
+    ids, wish = some_ids(0, 20), Sampling(max_tokens=15, seed=5)
+    alone = asyncio.run(engine.generate(ids, wish, "alone"))
+    others = [
+        engine.generate(some_ids(i, 7 * i), Sampling(max_tokens=9, seed=i), f"s{i}") for i in range(1, 9)
+    ]
+    crowded = asyncio.run(together(engine.generate(ids, wish, "crowded"), *others))[0]
+    assert crowded.token_ids == alone.token_ids
+    assert crowded.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+
+
+def text_of(ids: list[int]) -> str:
+    return str(make_tokenizer().decode(ids, skip_special_tokens=False))
+
+
+def test_generation_ends_with_the_token_that_completes_a_stop_string(engine: TorchEngine) -> None:
+    ids = some_ids(3, 10)
+    free = asyncio.run(engine.generate(ids, Sampling(max_tokens=40, seed=1), "free"))
+    start, text = next((i, t) for i in range(40) if "\ufffd" not in (t := text_of(free.token_ids[i : i + 3])))
+    assert text not in text_of(free.token_ids[: start + 2])
+    stopped = asyncio.run(
+        engine.generate(ids, Sampling(max_tokens=40, seed=1, stop=(NEVER, text)), "stopped")
+    )
+    assert stopped.stop == "stop"
+    assert stopped.token_ids == free.token_ids[: start + 3]
+    assert free.stop == "length" or free.token_ids[-1] == END
+
+
+def test_the_end_of_turn_token_ends_generation_and_stays(engine: TorchEngine, qwen: Path) -> None:
+    model = make_model("qwen")
+    with torch.no_grad():
+        model.lm_head.weight[END] = 0
+        for parameter in (model.model.norm.weight, model.lm_head.weight):
+            parameter.mul_(0.01)  # nearly uniform: the end comes within a few hundred tokens
+    asyncio.run(engine.load_weights(model.state_dict(), 1))
+    completions = [
+        asyncio.run(engine.generate([5, 6], Sampling(max_tokens=400, seed=seed), f"s{seed}"))
+        for seed in range(4)
+    ]
+    assert any(completion.stop == "stop" for completion in completions)
+    for completion in completions:
+        assert END not in completion.token_ids[:-1]
+        assert (completion.stop == "stop") == (completion.token_ids[-1] == END)
+
+
+def test_new_weights_change_the_output_and_nothing_old_is_used(engine: TorchEngine, tmp_path: Path) -> None:
+    ids, wish = some_ids(0, 40), Sampling(max_tokens=4, seed=2)
+    calls = [engine.generate(ids, wish, f"s{i}") for i in range(3)]
+    before = asyncio.run(together(*calls))[0]
+    changed = make_model("qwen")
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+    asyncio.run(engine.load_weights(changed.state_dict(), 3))
+    longer = ids + before.token_ids + some_ids(1, 5)
+    after = asyncio.run(engine.generate(longer, wish, "s0"))
+    assert (before.version, after.version) == (0, 3)
+    Plain(save(changed, tmp_path)).check(longer, after)
+
+
+def test_weights_wait_for_requests_in_work_and_later_requests_wait_for_them(engine: TorchEngine) -> None:
+    async def scene() -> list[Completion]:
+        first = asyncio.create_task(
+            engine.generate(some_ids(0, 5), Sampling(max_tokens=300, seed=1), "first")
+        )
+        await asyncio.sleep(0.05)
+        loading = asyncio.create_task(engine.load_weights(make_model("qwen").state_dict(), 1))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(
+            engine.generate(some_ids(0, 5), Sampling(max_tokens=3, seed=1), "second")
+        )
+        await loading
+        return await together(_value(first), _value(second))
+
+    assert [completion.version for completion in asyncio.run(scene())] == [0, 1]
+
+
+async def _value(task: "asyncio.Task[Completion]") -> Completion:
+    return await task
+
+
+def drop_a_name(weights: dict[str, Any]) -> None:
+    del weights["model.norm.weight"]
+
+
+def add_a_name(weights: dict[str, Any]) -> None:
+    weights["model.extra"] = torch.zeros(1)
+
+
+def change_a_shape(weights: dict[str, Any]) -> None:
+    weights["model.norm.weight"] = torch.zeros(7)
+
+
+@pytest.mark.parametrize("break_it", [drop_a_name, add_a_name, change_a_shape])
+def test_weights_that_do_not_fit_are_refused_and_none_is_loaded(
+    engine: TorchEngine, break_it: Callable[[dict[str, Any]], None]
+) -> None:
+    ids, wish = some_ids(0, 10), Sampling(max_tokens=5, seed=1)
+    before = asyncio.run(engine.generate(ids, wish, "s"))
+    engine.release("s")
+    weights = {name: torch.zeros_like(tensor) for name, tensor in make_model("qwen").state_dict().items()}
+    break_it(weights)
+    with pytest.raises(AgentRLError, match=r"model\.(norm|extra)"):
+        asyncio.run(engine.load_weights(weights, 1))
+    assert asyncio.run(engine.generate(ids, wish, "s")) == before
+
+
+def test_a_tied_weight_may_come_under_one_of_its_names(tmp_path: Path) -> None:
+    folder = save(make_model("llama"), tmp_path)
+    engine = start(folder)
+    weights = dict(make_model("llama").state_dict())
+    del weights["lm_head.weight"]
+    asyncio.run(engine.load_weights(weights, 1))
+    asyncio.run(engine.close())
+
+
+def test_a_cancelled_request_frees_its_row_and_disturbs_nobody(engine: TorchEngine) -> None:
+    ids, wish = some_ids(0, 20), Sampling(max_tokens=100, seed=3)
+    expected = asyncio.run(engine.generate(ids, wish, "alone"))
+
+    async def scene() -> Completion:
+        doomed = [
+            asyncio.create_task(engine.generate(some_ids(i, 9), Sampling(max_tokens=400), f"d{i}"))
+            for i in range(3)
+        ]
+        kept = asyncio.create_task(engine.generate(ids, wish, "kept"))
+        await asyncio.sleep(0.03)
+        for task in doomed:
+            task.cancel()
+            engine.release(f"d{doomed.index(task)}")
+        return await kept
+
+    completion = asyncio.run(scene())
+    assert completion.token_ids == expected.token_ids
+    asyncio.run(engine.generate(ids, Sampling(max_tokens=1), "last"))
+    assert set(engine._loaded().store.sessions) == {"alone", "kept", "last"}
+    assert not engine._loaded().busy
+
+
+def test_a_session_can_go_on_after_its_request_was_cancelled(engine: TorchEngine, qwen: Path) -> None:
+    ids = some_ids(0, 20)
+
+    async def scene() -> Completion:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.generate(ids, Sampling(max_tokens=450), "s"), 0.03)
+        return await engine.generate([*ids, 7, 8], Sampling(max_tokens=4), "s")
+
+    Plain(qwen).check([*ids, 7, 8], asyncio.run(scene()))
+
+
+def test_a_failure_reaches_every_caller_and_the_engine_goes_on(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> list[Any]:
+        calls = [engine.generate(some_ids(i, 9), Sampling(max_tokens=5), f"s{i}") for i in range(3)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    expected = asyncio.run(scene())
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._loaded().model, "forward", lambda **_: 1 / 0)
+        failures = asyncio.run(scene())
+    assert [type(failure) for failure in failures] == [RuntimeError] * 3
+    assert all("division by zero" in str(failure) for failure in failures)
+    assert asyncio.run(scene()) == expected
+
+
+def test_diverged_weights_are_an_error_and_leave_nothing_behind(engine: TorchEngine, qwen: Path) -> None:
+    ids, wish = some_ids(0, 9), Sampling(max_tokens=5)
+    broken = make_model("qwen")
+    with torch.no_grad():
+        broken.model.layers[0].self_attn.v_proj.weight.fill_(float("nan"))
+    asyncio.run(engine.load_weights(broken.state_dict(), 1))
+    with pytest.raises(AgentRLError, match="not numbers"):
+        asyncio.run(engine.generate(ids, wish, "s"))
+    asyncio.run(engine.load_weights(make_model("qwen").state_dict(), 2))
+    Plain(qwen).check(ids, asyncio.run(engine.generate(ids, wish, "s")))
+
+
+def test_a_request_that_arrives_later_joins_and_may_finish_first(engine: TorchEngine) -> None:
+    async def scene() -> list[str]:
+        order: list[str] = []
+
+        async def ask(name: str, length: int) -> None:
+            await engine.generate(some_ids(length, 5), Sampling(max_tokens=length), name)
+            order.append(name)
+
+        long = asyncio.create_task(ask("long", 480))
+        await asyncio.sleep(0.02)
+        await ask("short", 2)
+        await long
+        return order
+
+    assert asyncio.run(scene()) == ["short", "long"]
+
+
+def test_the_event_loop_stays_responsive_while_the_engine_works(engine: TorchEngine) -> None:
+    async def scene() -> int:
+        task = asyncio.create_task(engine.generate(some_ids(0, 5), Sampling(max_tokens=400), "s"))
+        ticks = 0
+        while not task.done():
+            await asyncio.sleep(0.001)
+            ticks += 1
+        return ticks
+
+    assert asyncio.run(scene()) > 20
+
+
+def test_two_requests_of_one_session_are_served_one_after_the_other(engine: TorchEngine, qwen: Path) -> None:
+    ids = some_ids(0, 9)
+    calls = [engine.generate(ids, Sampling(max_tokens=4, seed=seed), "same") for seed in range(3)]
+    for completion in asyncio.run(together(*calls)):
+        Plain(qwen).check(ids, completion)
+
+
+@pytest.mark.parametrize(("length", "wanted"), [(0, 5), (5, 0), (500, 13)])
+def test_what_cannot_be_continued_is_refused(engine: TorchEngine, length: int, wanted: int) -> None:
+    with pytest.raises(UsageError):
+        asyncio.run(engine.generate(some_ids(0, length), Sampling(max_tokens=wanted), "s"))
+
+
+def test_an_engine_can_be_closed_twice_and_then_says_that_it_is_closed(qwen: Path) -> None:
+    engine = start(qwen)
+
+    async def scene() -> Any:
+        task = asyncio.create_task(engine.generate([5], Sampling(max_tokens=400), "s"))
+        await asyncio.sleep(0.01)
+        await engine.close()
+        await engine.close()
+        return (await asyncio.gather(task, return_exceptions=True))[0]
+
+    assert isinstance(asyncio.run(scene()), AgentRLError)
+    with pytest.raises(AgentRLError, match="not running"):
+        asyncio.run(engine.generate([5], Sampling(max_tokens=1), "s"))
+
+
+def test_sleep_gives_the_memory_back_and_generation_goes_on(engine: TorchEngine, qwen: Path) -> None:
+    ids = some_ids(0, 30)
+    first = asyncio.run(engine.generate(ids, Sampling(max_tokens=3), "s"))
+    asyncio.run(engine.sleep())
+    assert engine._loaded().store.tails.keys == []
+    asyncio.run(engine.wake())
+    again = [*ids, *first.token_ids, 9]
+    Plain(qwen).check(again, asyncio.run(engine.generate(again, Sampling(max_tokens=3), "s")))
+
+
+def test_a_model_whose_attention_is_not_supported_is_refused_at_the_start(tmp_path: Path) -> None:
+    windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}
+    folder = save(make_model("qwen", **windows), tmp_path)
+    with pytest.raises(UsageError, match="sliding_window"):
+        start(folder)
+
+
+def test_torch_uses_the_threads_it_was_given_in_the_thread_that_computes(qwen: Path) -> None:
+    engine = TorchEngine()
+    asyncio.run(engine.start(qwen, Resources(threads=2)))
+    executor: ThreadPoolExecutor = engine._running()._executor
+    assert executor.submit(torch.get_num_threads).result() == 2
+    asyncio.run(engine.close())
+    torch.set_num_threads(1)

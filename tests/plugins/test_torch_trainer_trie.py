@@ -1,0 +1,188 @@
+"""The trie, attention over it, and what a micro-batch is made of."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrl import AgentRLError, Group, Segment, Span, Task, Trajectory
+from agentrl_torch import micro_batch
+from agentrl_torch.attention import plain_attention
+from agentrl_torch.flash import flash_attention, supports
+from agentrl_torch.linear import accelerate
+from agentrl_torch.trie import Trie, build, count_unique
+
+torch.set_num_threads(1)
+
+sequences_of_few_ids = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=8)
+
+
+def arrays(sequences):
+    return [np.array(ids, np.int32) for ids in sequences]
+
+
+def visible(trie: Trie, slot: int) -> set[int]:
+    """Return what a slot may attend to, by the rule of the nodes."""
+    seen: set[int] = set()
+    for node in trie.nodes:
+        if node.start <= slot < node.stop:
+            seen |= set(range(node.start, slot + 1))
+        elif node.stop <= slot < node.subtree_stop:
+            seen |= set(range(node.start, node.stop))
+    return seen
+
+
+@given(sequences_of_few_ids)
+def test_every_prefix_has_exactly_one_slot(sequences):
+    trie = build(arrays(sequences))
+    prefixes = {tuple(ids[:stop]) for ids in sequences for stop in range(1, len(ids) + 1)}
+    assert len(trie) == len(prefixes) == count_unique(arrays(sequences))
+    for ids, slots in zip(sequences, trie.slots, strict=True):
+        assert trie.token_ids_T[slots].tolist() == ids
+        assert trie.positions_T[slots].tolist() == list(range(len(ids)))
+
+
+@given(sequences_of_few_ids)
+def test_a_slot_sees_its_ancestors_and_itself(sequences):
+    trie = build(arrays(sequences))
+    for slots in trie.slots:
+        for depth, slot in enumerate(slots.tolist()):
+            assert visible(trie, slot) == set(slots[: depth + 1].tolist())
+
+
+@given(sequences_of_few_ids)
+def test_nodes_cover_the_slots_once_and_know_their_parents(sequences):
+    trie = build(arrays(sequences))
+    assert [slot for node in trie.nodes for slot in range(node.start, node.stop)] == list(range(len(trie)))
+    for node in trie.nodes:
+        if node.parent >= 0:
+            parent = trie.nodes[node.parent]
+            assert parent.stop <= node.start < node.subtree_stop <= parent.subtree_stop
+
+
+def test_a_sequence_that_extends_another_makes_no_branch():
+    trie = build(arrays([[1, 2, 3], [1, 2, 3, 4, 5], [1, 2]]))
+    assert [(node.start, node.stop) for node in trie.nodes] == [(0, 5)]
+
+
+def attend(function, heads, key_heads, dtype, trie, seed=0):
+    """Return the output and the gradients of one attention over `trie`."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = [
+        torch.randn(1, len(trie), n, 8, dtype=dtype, generator=generator)
+        for n in (heads, key_heads, key_heads)
+    ]
+    query, key, value = (x.transpose(1, 2).requires_grad_() for x in draw)
+    out = function(query, key, value, trie.nodes, 0.3)
+    weights = torch.randn(out.shape, dtype=dtype, generator=generator)
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), (query, key, value))]
+
+
+@settings(max_examples=40, deadline=None)
+@given(sequences_of_few_ids, st.sampled_from([(2, 2), (4, 2), (4, 1)]))
+def test_flash_attention_equals_the_plain_path_forward_and_backward(sequences, heads):
+    trie = build(arrays(sequences))
+    pairs = zip(
+        attend(flash_attention, *heads, torch.float64, trie),
+        attend(plain_attention, *heads, torch.float64, trie),
+        strict=True,
+    )
+    for fast, plain in pairs:
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+def test_flash_attention_holds_in_narrower_types_and_over_long_nodes(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    prompt = rng.integers(0, 50, 300)
+    trie = build([np.concatenate([prompt, rng.integers(0, 50, 90 + i)]).astype(np.int32) for i in range(4)])
+    exact = attend(plain_attention, 4, 2, torch.float64, trie)
+    for fast, plain in zip(attend(flash_attention, 4, 2, dtype, trie), exact, strict=True):
+        # The draws differ between types, so only shapes and finiteness compare across; see below for values.
+        assert fast.shape == plain.shape
+        assert fast.isfinite().all()
+    plain_same_type = attend(plain_attention, 4, 2, dtype, trie)
+    for fast, plain in zip(attend(flash_attention, 4, 2, dtype, trie), plain_same_type, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=tolerance, atol=tolerance)
+
+
+def test_flash_attention_declines_heads_of_different_width():
+    query, key, value = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 5, 4)
+    assert supports(query, key, key)
+    assert not supports(query, key, value)
+    assert not supports(query.half(), key.half(), key.half())
+
+
+def test_accelerated_layers_compute_the_same():
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(16, 24), torch.nn.Linear(24, 8, bias=False))
+    inputs = torch.randn(2, 50, 16, requires_grad=True)
+    results = []
+    for _ in range(2):
+        layer.zero_grad()
+        out = layer(inputs)
+        grad = torch.autograd.grad(out.square().sum(), [inputs, *layer.parameters()])
+        results.append([out.detach(), *grad])
+        accelerate(layer)
+    for plain, fast in zip(*results, strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-5, atol=1e-4)
+
+
+def trajectory(task, prompt, turns):
+    """Return a trajectory with the sampled tokens `turns[k]`, and the id 9 given between them."""
+    ids, spans = list(prompt), []
+    for turn, sampled in enumerate(turns):
+        spans.append(Span(len(ids), [-1.0] * len(sampled), turn))
+        ids += [*sampled, 9]
+    return Trajectory(Task(task), segments=[Segment(ids, spans)])
+
+
+def group(task, prompt, members):
+    return Group(Task(task), [trajectory(task, prompt, turns) for turns in members])
+
+
+def test_a_micro_batch_finds_the_logits_of_each_sampled_token():
+    rows = micro_batch.encode([group("a", [1, 2], [[[3, 4], [5]], [[3, 6]], [[3, 4], [5]]])])
+    micro = micro_batch.pack(rows)
+    assert micro.trie.token_ids_T.tolist() == [1, 2, 3, 4, 9]  # nothing after the last source
+    assert micro.slots_R.tolist() == [1, 2, 4]
+    slot_N = micro.slots_R[micro.row_U][micro.pair_N].tolist()
+    token_N = micro.target_U[micro.pair_N].tolist()
+    assert list(zip(slot_N, token_N, strict=True)) == [
+        *[(1, 3), (2, 4), (4, 5)],
+        *[(1, 3), (2, 6)],
+        *[(1, 3), (2, 4), (4, 5)],
+    ]
+    assert micro.turn_N.tolist() == [0, 0, 1, 0, 0, 0, 0, 1]
+    assert micro.trajectory_N.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_the_budget_keeps_groups_together_and_never_splits_a_trajectory():
+    groups = [group(name, [seed] * 10, [[[n] * 5] for n in range(3)]) for seed, name in enumerate("ab")]
+    rows = micro_batch.encode(groups)  # 10 shared + 3 * 4 of their own = 22 unique tokens a group
+
+    def tasks(budget):
+        return [[row.task for row in micro.rows] for micro in micro_batch.pack_all(rows, budget)]
+
+    assert tasks(44) == [["a", "a", "a", "b", "b", "b"]]
+    assert tasks(43) == [["a", "a", "a"], ["b", "b", "b"]]
+    assert tasks(18) == [["a", "a"], ["a"], ["b", "b"], ["b"]]
+    assert tasks(1) == [["a"], ["a"], ["a"], ["b"], ["b"], ["b"]]
+
+
+def test_minibatches_hold_whole_groups_if_there_are_enough():
+    rows = micro_batch.encode([group(name, [1], [[[2]], [[3]]]) for name in "abc"])
+    assert [[row.task for row in part] for part in micro_batch.split(rows, 2)] == [
+        ["a"] * 2,
+        ["b"] * 2 + ["c"] * 2,
+    ]
+    assert [len(part) for part in micro_batch.split(rows, 4)] == [1, 2, 1, 2]
+    assert len(micro_batch.split(rows, 100)) == 6
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (2, 3)])
+def test_spans_that_do_not_fit_their_segment_are_refused(start, count):
+    bad = Trajectory(Task("t7"), segments=[Segment([1, 2, 3], [Span(start, [-1.0] * count, 0)])])
+    with pytest.raises(AgentRLError, match="task 't7': a sampled span covers"):
+        micro_batch.encode([Group(bad.task, [bad])])
