@@ -183,6 +183,6 @@ def load_run_file(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is not there, or is not a mapping in YAML.
     """
-    from agentrl.resolution import load_run_file as load
+    from agentrl.run_files import load_run_file as load
 
     return load(path)

@@ -1,7 +1,9 @@
 """Says which plugins are installed, by whom, and which can be used. Imports none of them."""
 
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -31,23 +33,40 @@ class PluginInfo:
     distribution: str
     version: str
     requires: str
-    disabled: bool
+    entry_point: EntryPoint = field(repr=False, compare=False)
 
     @property
     def owner(self) -> str:
         """Return who provides it, for messages."""
         return f"{self.distribution} {self.version}"
 
+    @property
+    def disabled(self) -> bool:
+        """Return whether AGENTRL_DISABLE_PLUGINS names it."""
+        return self.name in disabled_names()
+
 
 def list_plugins(kind: str | None = None) -> list[PluginInfo]:
     """Return every installed plugin, or those of one kind, by kind and name. Imports none."""
-    found = entry_points()
-    kinds = [kind] if kind else KINDS
-    return [
-        _info(each, entry_point)
-        for each in kinds
-        for entry_point in sorted(found.select(group=group_of(each)), key=lambda entry: entry.name)
-    ]
+    state = tuple((folder, _modified(folder)) for folder in sys.path)
+    return [info for info in _scan(state) if kind in (None, info.kind)]
+
+
+@lru_cache(maxsize=1)
+def _scan(state: tuple[tuple[str, int], ...]) -> tuple[PluginInfo, ...]:
+    """Read what is installed, once for each state of `sys.path`: it takes a while."""
+    return tuple(
+        _info(kind, entry_point)
+        for kind in KINDS
+        for entry_point in sorted(entry_points(group=group_of(kind)), key=lambda entry: entry.name)
+    )
+
+
+def _modified(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:  # not everything on sys.path is there
+        return 0
 
 
 def find_named(name: str) -> list[PluginInfo]:
@@ -56,10 +75,10 @@ def find_named(name: str) -> list[PluginInfo]:
     Raises:
         PluginError: there is none.
     """
-    installed = list_plugins()
-    found = [info for info in installed if info.name == name]
+    every = list_plugins()
+    found = [info for info in every if info.name == name]
     if not found:
-        close = nearest(name, {info.name for info in installed})
+        close = nearest(name, {info.name for info in every})
         hint = f"did you mean {close!r}?" if close else "`agentrl plugins` lists what is installed"
         raise PluginError(f"no plugin {name!r}; {hint}")
     return found
@@ -84,7 +103,7 @@ def _info(kind: str, entry_point: EntryPoint) -> PluginInfo:
         distribution=distribution.name if distribution else "an unknown distribution",
         version=distribution.version if distribution else "",
         requires=_core_requirement(distribution),
-        disabled=entry_point.name in disabled_names(),
+        entry_point=entry_point,
     )
 
 
@@ -132,9 +151,9 @@ def find_plugin(kind: str, name: str) -> PluginInfo:
 
 
 def _missing(kind: str, name: str) -> str:
-    installed = list_plugins()
-    known = sorted({info.name for info in installed if info.kind == kind})
-    others = [info.kind for info in installed if info.name == name]
+    every = list_plugins()
+    known = sorted({info.name for info in every if info.kind == kind})
+    others = [info.kind for info in every if info.name == name]
     close = nearest(name, known)
     message = f"no {kind} {name!r}"
     if close:

@@ -4,31 +4,21 @@
 """
 
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
+
+from agentrl.tables import Clock, chosen, steps_table, summary_table, summary_title
 
 if TYPE_CHECKING:
     from agentrl.evaluation import Evaluation
 
-# What is shown of an update's metrics, in this order; all of them are in metrics.jsonl.
-_COLUMNS = {
-    "reward": "reward",
-    "success": "success",
-    "policy/entropy": "entropy",
-    "trainer/entropy": "entropy",
-    "entropy": "entropy",
-    "failed": "failed",
-}
 _ROWS = 10
 _WIDEST = 120
 # What is shown of an evaluation while the run goes on.
@@ -186,7 +176,7 @@ class LiveDisplay(PlainDisplay):
         super().finished(summary)
 
     def _render(self) -> Group:
-        return Group(_steps_table(self._rows), self._progress) if self._rows else Group(self._progress)
+        return Group(steps_table(self._rows), self._progress) if self._rows else Group(self._progress)
 
 
 def wide_console() -> Console:
@@ -198,91 +188,3 @@ def wide_console() -> Console:
 def make_display() -> Display:
     """Return the display that fits standard output."""
     return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()
-
-
-class Clock:
-    """Tells how long updates take, and how long the rest of them will."""
-
-    def __init__(self) -> None:
-        """Start now."""
-        self.restart()
-        self._mean: float | None = None
-        self.last = 0.0
-
-    def restart(self) -> None:
-        """Leave out the time until now."""
-        self._before = time.monotonic()
-
-    def tick(self) -> None:
-        """Take note that an update is over."""
-        now = time.monotonic()
-        self.last, self._before = now - self._before, now
-        # Recent updates count more: answers get longer or shorter as the model learns.
-        self._mean = self.last if self._mean is None else 0.9 * self._mean + 0.1 * self.last
-
-    def describe(self, updates_left: int) -> str:
-        """Return the seconds of the last update and of those that are left."""
-        left = (self._mean or 0.0) * updates_left
-        return f"{self.last:.1f} s, {duration(left)} left" if updates_left > 0 else f"{self.last:.1f} s"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def chosen(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics worth showing."""
-    return {
-        label: metrics[name]
-        for name, label in _COLUMNS.items()
-        if name in metrics and (name != "failed" or metrics[name] > 0)
-    }
-
-
-def evaluation_title(evaluation: "Evaluation") -> str:
-    """Return what one evaluation is of."""
-    title = f"{evaluation.tasks} tasks of {evaluation.split}, {evaluation.trajectories} episodes"
-    return f"{title}, {evaluation.failed} of them failed and left out" if evaluation.failed else title
-
-
-def evaluation_table(evaluation: "Evaluation") -> Table:
-    """Return the table of one evaluation."""
-    table = Table("metric", "mean", "95% interval", box=box.SIMPLE)
-    for name, value in evaluation.metrics.items():
-        table.add_row(escape(name), f"{value.mean:.3f}", f"{value.low:.3f} to {value.high:.3f}")
-    return table
-
-
-def summary_title(summary: Mapping[str, Any]) -> str:
-    """Return what the table of a summary is of."""
-    return (
-        f"{summary['held_out_tasks']} held-out tasks of {summary['split']}, before and after "
-        f"{summary['steps']} updates in {duration(summary['wall_seconds'])}; means with 95% intervals"
-    )
-
-
-def summary_table(summary: Mapping[str, Any]) -> Table:
-    """Return the table *before to after* of a run's summary."""
-    table = Table("metric", "before", "after", box=box.SIMPLE)
-    for name, pair in summary["metrics"].items():
-        table.add_row(escape(name), _interval(pair["before"]), _interval(pair["after"]))
-    return table
-
-
-def _steps_table(rows: list[dict[str, str]]) -> Table:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names, box=box.SIMPLE)
-    for row in rows:
-        table.add_row(*(row.get(name, "") for name in names))
-    return table
-
-
-def _interval(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value['mean']:.3f} \\[{value['low']:.3f}, {value['high']:.3f}]"

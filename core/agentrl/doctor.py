@@ -93,7 +93,7 @@ def browser() -> Finding:
     output, problem = probe([path, "--version"])
     if problem:
         return Finding("browser", "broken", f"{path}: {problem}", "install chromium-headless-shell again")
-    return Finding("browser", "usable", output.strip() or path)
+    return Finding("browser", "usable", (output.splitlines() or [path])[0])
 
 
 def appworld() -> Finding:

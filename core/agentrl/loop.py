@@ -156,6 +156,7 @@ class Loop:
 
     def _write_state(self, folder: Path) -> None:
         self._parts.trainer.save(folder / "trainer")
+        self._parts.trainer.save_model(folder / "model")
         state = {"progress": asdict(self.progress), "curriculum": self._curriculum_state}
         (folder / "state.json").write_text(json.dumps(state))
 

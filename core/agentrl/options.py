@@ -88,9 +88,9 @@ def _place(source: str) -> str:
     return "" if source in {"", "default", "command line", "--set"} else f" ({source})"
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return which of `names` was probably meant."""
-    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
+def nearest(name: str, names: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Return which of `names` was probably meant; `likeness` 1 allows no difference."""
+    close = get_close_matches(name, list(names), n=1, cutoff=likeness)
     return close[0] if close else None
 
 

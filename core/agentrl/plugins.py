@@ -7,7 +7,7 @@ number of plugins take part in at once is in `hooks`.
 
 import inspect
 from collections.abc import Mapping
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint
 from typing import Any, Literal, overload
 
 from packaging.utils import canonicalize_name
@@ -76,7 +76,7 @@ class _Driver(DriverManager):
 
     def list_entry_points(self) -> list[EntryPoint]:
         """Return the entry points as they are now."""
-        return list(entry_points(group=self.namespace))
+        return [each.entry_point for each in list_plugins() if group_of(each.kind) == self.namespace]
 
 
 def import_plugin(kind: str, name: str) -> Any:
@@ -103,12 +103,13 @@ def remedy(error: BaseException, kind: str, name: str) -> str:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     module = canonicalize_name(error.name.partition(".")[0])
-    for entry_point in entry_points(group=group_of(kind), name=name):
-        if canonicalize_name(entry_point.module) == module and entry_point.dist:
-            return f"; its files are missing, so install {entry_point.dist.name} again"
-        extra = _extra_with(module, entry_point.dist)
-        if extra and entry_point.dist:
-            return f"; install it with: pip install '{entry_point.dist.name}[{extra}]'"
+    for info in list_plugins(kind):
+        if info.name != name:
+            continue
+        if canonicalize_name(info.entry_point.module) == module:
+            return f"; its files are missing, so install {info.distribution} again"
+        if extra := _extra_with(module, info.entry_point.dist):
+            return f"; install it with: pip install '{info.distribution}[{extra}]'"
     return f"; install what provides the module {error.name!r}"
 
 

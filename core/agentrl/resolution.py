@@ -14,10 +14,9 @@ from agentrl import plugins
 from agentrl.config import Choice, RewardChoice, RunConfig
 from agentrl.errors import PluginError, UsageError
 from agentrl.hooks import hook_config
-from agentrl.options import check_options, describe, suggestion
+from agentrl.options import check_options, describe, nearest, suggestion
 from agentrl.plugins import HOOK, import_plugin, load, option_prefix
 from agentrl.settings import CHOICES, Layer, Settings, parse_sets
-from agentrl.yaml_text import dump_yaml, load_yaml
 
 # Whose suggestions count; where two suggest the same, the later one wins.
 _SUGGESTING = ("env", "algorithm", "model", "agent", "trainer")
@@ -47,46 +46,6 @@ def resolve(
     config = _complete(_check(settings), settings)
     config._sources.update({key: who for key, who in settings.sources().items() if who != "default"})
     return config
-
-
-def load_run_file(path: Path) -> dict[str, Any]:
-    """Return what a run file says (see `config.load_run_file`)."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"cannot read the run file {path}: {reason}") from error
-    document = load_yaml(text, str(path))
-    if not isinstance(document, dict):
-        raise UsageError(f"{path} is not a run file: it must be a mapping, such as `env: deepsearch`")
-    return document
-
-
-def render(config: RunConfig) -> str:
-    """Return the configuration as a run file in YAML, with a comment on every value that is no default."""
-    lines: list[str] = []
-    for key, value in config.to_document().items():
-        _render(lines, (key,), value, config.sources)
-    return "\n".join(lines) + "\n"
-
-
-def _render(lines: list[str], path: tuple[str, ...], value: Any, sources: Mapping[str, str]) -> None:
-    indent = "  " * (len(path) - 1)
-    if isinstance(value, Mapping) and value:
-        lines.append(f"{indent}{_inline(path[-1])}:")
-        for key, below in value.items():
-            _render(lines, (*path, str(key)), below, sources)
-        return
-    dotted = ".".join(path)
-    own = f"{dotted}.weight" if path[0] == "rewards" else f"{dotted}.name"
-    source = sources.get(dotted) or sources.get(own)
-    text = f"{indent}{_inline(path[-1])}: {_inline(value)}"
-    lines.append(f"{text:<40}  # {source}" if source else text)
-
-
-def _inline(value: Any) -> str:
-    """Return a value as YAML on one line."""
-    return " ".join(dump_yaml(value, flow=True).removesuffix("...\n").split("\n")).strip()
 
 
 def check_resumable(old: RunConfig, new: RunConfig) -> None:
@@ -151,6 +110,8 @@ def _check(settings: Settings) -> RunConfig:
 
 def _refuse_misplaced(key: str, settings: Settings) -> None:
     """Refuse an option that was set without what it belongs to, such as `hops` for `env.hops`."""
+    if nearest(key, RunConfig.model_fields, likeness=0.8):
+        return  # a slip of the pen, rather
     for place, accepted in _accepted(settings):
         if key in accepted.model_fields:
             raise UsageError(f"a run has no option {key!r}; did you mean '{place}.{key}'?")
@@ -162,9 +123,10 @@ def _accepted(settings: Settings) -> Iterator[tuple[str, type[BaseModel]]]:
         if isinstance(field.default, BaseModel) and name not in CHOICES:
             yield name, type(field.default)
     for kind in CHOICES:
-        name = settings.name(kind) or ""
-        if name in plugins.names(kind):
-            yield kind, load(kind, name).Config
+        try:
+            yield kind, load(kind, settings.name(kind) or "").Config
+        except PluginError:  # this is about another mistake
+            continue
 
 
 # Stands in for the agent until the env's suggestions are known.

@@ -14,6 +14,7 @@ from agentrl.evaluation import evaluate as evaluate_panel
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Trainer
 from agentrl.loop import Loop, Parts, Progress
+from agentrl.run_files import render
 from agentrl.rundir import RunDirectory
 from agentrl.summary import UNTRAINED, summarize_run
 from agentrl.types import Task
@@ -75,6 +76,7 @@ class _Run:
     async def train(self) -> dict[str, Any]:
         """Tell the hooks when the run begins and how it ends."""
         error: BaseException | None = None
+        self.display.started(render(self.config), self.directory.path)
         self.hooks.run_started(self.config, self.directory.path)
         try:
             return await self._train()

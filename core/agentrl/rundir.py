@@ -30,7 +30,8 @@ from agentrl.files import append_line, read_lines, to_json, write_bytes, write_j
 from agentrl.interfaces import Env
 from agentrl.manifest import check_same, make_manifest
 from agentrl.records import save_trajectories
-from agentrl.resolution import check_resumable, render
+from agentrl.resolution import check_resumable
+from agentrl.run_files import render
 from agentrl.statistics import Estimate
 from agentrl.types import Group, Task
 

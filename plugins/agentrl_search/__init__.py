@@ -4,6 +4,8 @@ The model writes `<think>`, then `<search>` or `<answer>`; what the search finds
 a user's message in `<information>`. Parsing is the env's business: the agent only names what it did.
 """
 
+from pydantic import Field
+
 from agentrl.conversation import Conversation
 from agentrl.interfaces import Agent, PluginConfig
 from agentrl.text import last_tag, normalize_answer
@@ -23,7 +25,8 @@ class Search(Agent):
     class Config(PluginConfig):
         """Options."""
 
-        instructions: str = INSTRUCTIONS
+        instructions: str = Field(default=INSTRUCTIONS, description="the system message; empty says nothing")
+        closed_book: bool = Field(default=False, description="answer from memory, without a search")
 
     config: Config
 
@@ -32,7 +35,8 @@ class Search(Agent):
         if not conversation.segments and self.config.instructions:
             conversation.say(system(self.config.instructions))
         conversation.say(user(observation.text))
-        text = await conversation.ask(stop=("</search>", "</answer>"))
+        begin = "<answer>" if self.config.closed_book else ""
+        text = await conversation.ask(stop=("</search>", "</answer>"), begin=begin)
         return Action(text, key_of(text))
 
 

@@ -12,6 +12,7 @@ L keys, T longest tail, H query heads, K key-value heads, G = H / K, D head size
 tokens are packed.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +38,8 @@ class SingleTokens:
         row_of_slot_S: whose query each of these slots gets: an index into the N tokens.
         token_R: index of each row's token among the N.
         slot_R: index of each row's slot among the S.
+        length_S: how many tokens each slot holds.
+        longest: the largest that counts.
         bias_S11T: 0 where a slot holds a token, -inf behind its end.
     """
 
@@ -44,14 +47,23 @@ class SingleTokens:
     row_of_slot_S: Tensor
     token_R: Tensor
     slot_R: Tensor
-    bias_S11T: Tensor
+    length_S: Tensor
+    longest: int
+    bias_S11T: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the bias."""
+        place_T = torch.arange(self.longest, device=self.length_S.device)
+        behind_ST = place_T >= self.length_S.unsqueeze(1)
+        bias_ST = torch.zeros(behind_ST.shape, device=behind_ST.device).masked_fill_(behind_ST, -math.inf)
+        self.bias_S11T = bias_ST[:, None, None, :]
 
 
 @dataclass(slots=True)
 class Chunk:
     """Several new tokens of one sequence, N[begin:end], and where its keys and values are kept.
 
-    `keys` and `values` are (K, L, D) a layer; `kept` of the L were there before, then come the new ones.
+    `keys` and `values` are (1, K, L, D) a layer; `kept` of the L were there before, then come the new ones.
     """
 
     begin: int
@@ -63,7 +75,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class Shared:
-    """The tokens N[begin:end] look back to all of a prefix: `keys`, `values` (K, L, D) a layer."""
+    """The tokens N[begin:end] look back to all of a prefix: `keys`, `values` (1, K, L, D) a layer."""
 
     begin: int
     end: int
@@ -77,6 +89,7 @@ class Layout:
 
     `tail_tokens` are the indices, among the N, of the tokens that go into the tails, None for all;
     `places` are where: an index for each of their heads into a layer's tails as rows of D.
+    `shared` are runs of prefixes whose followers are side by side, parents before children.
     """
 
     tails: Tails
@@ -85,7 +98,7 @@ class Layout:
     chunks: list[Chunk] = field(default_factory=list)
     stored_chunks: list[Chunk] = field(default_factory=list)
     singles: SingleTokens | None = None
-    shared: list[Shared] = field(default_factory=list)
+    shared: list[list[Shared]] = field(default_factory=list)
 
 
 _ACTIVE: ContextVar[Layout] = ContextVar("agentrl_cached_layout")
@@ -118,8 +131,8 @@ def cached_attention(
     _store(layout, layer, key_BKND, value_BKND)
     query_NKGD = query_BHND[0].transpose(0, 1).unflatten(1, (key_BKND.shape[1], -1))
     out_NKGD, lse_NKG = _own_part(layout, layer, query_NKGD, scale)
-    for part in layout.shared:
-        _add_shared(part, layer, query_NKGD, out_NKGD, lse_NKG, scale)
+    if layout.shared:
+        _add_shared(layout.shared, layer, query_NKGD, out_NKGD, lse_NKG, scale)
     return out_NKGD.flatten(1, 2).unsqueeze(0), None
 
 
@@ -142,8 +155,8 @@ def _store(layout: Layout, layer: int, key_BKND: Tensor, value_BKND: Tensor) -> 
         kept[layer].flatten(0, 2).index_copy_(0, layout.places, new_NKD.flatten(0, 1))
     for chunk in layout.stored_chunks:
         new = slice(chunk.kept, chunk.kept + chunk.end - chunk.begin)
-        chunk.keys[layer][:, new] = key_BKND[0, :, chunk.begin : chunk.end]
-        chunk.values[layer][:, new] = value_BKND[0, :, chunk.begin : chunk.end]
+        chunk.keys[layer][:, :, new] = key_BKND[:, :, chunk.begin : chunk.end]
+        chunk.values[layer][:, :, new] = value_BKND[:, :, chunk.begin : chunk.end]
 
 
 def _own_part(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -167,9 +180,8 @@ def _own_part(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> t
 def _attend_singles(
     singles: SingleTokens, tails: Tails, layer: int, query_NKGD: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    longest = singles.bias_S11T.shape[-1]
-    key_SKTD = tails.keys[layer][:, :, :longest]
-    value_SKTD = tails.values[layer][:, :, :longest]
+    key_SKTD = tails.keys[layer][:, :, : singles.longest]
+    value_SKTD = tails.values[layer][:, :, : singles.longest]
     if isinstance(singles.slots, slice):
         key_SKTD, value_SKTD = key_SKTD[singles.slots], value_SKTD[singles.slots]
     else:
@@ -186,8 +198,8 @@ def _attend_chunk(
     query_GKQD = query_NKGD[rows].permute(2, 1, 0, 3)
     # The query heads that share a key head are a batch that reads the same keys: nothing is copied.
     groups, total = query_GKQD.shape[0], kept + query_GKQD.shape[2]
-    key_GKLD = chunk.keys[layer][:, :total].expand(groups, -1, -1, -1)
-    value_GKLD = chunk.values[layer][:, :total].expand(groups, -1, -1, -1)
+    key_GKLD = chunk.keys[layer][:, :, :total].expand(groups, -1, -1, -1)
+    value_GKLD = chunk.values[layer][:, :, :total].expand(groups, -1, -1, -1)
     out_GKQD, lse_GKQ = attend(query_GKQD, key_GKLD[:, :, kept:], value_GKLD[:, :, kept:], scale, causal=True)
     if kept:
         more_GKQD, more_GKQ = attend(query_GKQD, key_GKLD[:, :, :kept], value_GKLD[:, :, :kept], scale)
@@ -197,18 +209,31 @@ def _attend_chunk(
 
 
 def _add_shared(
-    part: Shared, layer: int, query_NKGD: Tensor, out_NKGD: Tensor, lse_NKG: Tensor, scale: float
+    runs: list[list[Shared]],
+    layer: int,
+    query_NKGD: Tensor,
+    out_NKGD: Tensor,
+    lse_NKG: Tensor,
+    scale: float,
 ) -> None:
-    """Attend to a prefix for all who follow it, as one batch of queries; merge into N[begin:end]."""
-    query_QKGD = query_NKGD[part.begin : part.end]
-    rows, _, groups, _ = query_QKGD.shape
-    query_BKQD = query_QKGD.permute(1, 0, 2, 3).flatten(1, 2).unsqueeze(0)
-    out_BKQD, lse_BKQ = attend(
-        query_BKQD, part.keys[layer].unsqueeze(0), part.values[layer].unsqueeze(0), scale
-    )
-    out_QKGD = out_BKQD[0].unflatten(1, (rows, groups)).transpose(0, 1)
-    lse_QKG = lse_BKQ[0].unflatten(1, (rows, groups)).transpose(0, 1)
-    _merge(out_NKGD[part.begin : part.end], lse_NKG[part.begin : part.end], out_QKGD, lse_QKG)
+    """Attend to each prefix for all who follow it, as one batch of queries, and merge run by run."""
+    query_BKNGD = query_NKGD.transpose(0, 1).contiguous().unsqueeze(0)
+    groups = query_NKGD.shape[2]
+    for run in runs:
+        parts = [
+            attend(
+                query_BKNGD[:, :, part.begin : part.end].flatten(2, 3),
+                part.keys[layer],
+                part.values[layer],
+                scale,
+            )
+            for part in run
+        ]
+        out_BKQD, lse_BKQ = (torch.cat(pieces, 2) for pieces in zip(*parts, strict=True))
+        out_QKGD = out_BKQD[0].unflatten(1, (-1, groups)).transpose(0, 1)
+        lse_QKG = lse_BKQ[0].unflatten(1, (-1, groups)).transpose(0, 1)
+        rows = slice(run[0].begin, run[-1].end)
+        _merge(out_NKGD[rows], lse_NKG[rows], out_QKGD, lse_QKG)
 
 
 def _merge(out: Tensor, lse: Tensor, more_out: Tensor, more_lse: Tensor) -> None:

@@ -42,14 +42,14 @@ class TorchEngine(Engine):
         Attributes:
             dtype: of weights, activations and cache; "auto" is float32 on the CPU and bfloat16 on CUDA.
             max_batch: how many requests are worked on together.
-            max_read: how many given tokens are read in one forward.
+            max_prefill: how many given tokens are read in one forward.
             min_shared_prefix: the shortest common beginning, in tokens, that is stored once.
             kv_cache_tokens: over this many kept tokens idle sessions are forgotten, to be read again later.
         """
 
         dtype: DtypeName = "auto"
         max_batch: int = Field(default=256, ge=1)
-        max_read: int = Field(default=2048, ge=1)
+        max_prefill: int = Field(default=2048, ge=1)
         min_shared_prefix: int = Field(default=64, ge=1)
         kv_cache_tokens: int = Field(default=262_144, ge=1)
 
@@ -112,7 +112,7 @@ class TorchEngine(Engine):
         config = self.config
         store = SessionStore(fit(model), config.min_shared_prefix, config.kv_cache_tokens)
         stop_rule = StopRule(self.tokenizer, _end_ids(model, self.tokenizer.eos_token_id))
-        return Generator(model, store, stop_rule, config.max_batch, config.max_read)
+        return Generator(model, store, stop_rule, config.max_batch, config.max_prefill)
 
     def _load_weights(self, weights: Weights) -> None:
         generator = self._loaded()

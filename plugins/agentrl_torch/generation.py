@@ -6,8 +6,10 @@ and, once all of that is under way, the next token of every row that samples (co
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from agentrl.errors import AgentRLError
@@ -24,6 +26,22 @@ _DIVERGED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one forward computes, and how its rows sample."""
+
+    packed: Packed
+    requests: list[Request]
+    sampler: Sampler
+
+    @classmethod
+    def of(cls, packed: Packed) -> "_Batch":
+        requests = [session.request for session in packed.sampling if session.request is not None]
+        return cls(
+            packed, requests, Sampler([request.sampling for request in requests], packed.last_R.device)
+        )
+
+
 class Generator:
     """Rows in work, requests that wait for a row, and the sessions behind them."""
 
@@ -33,7 +51,7 @@ class Generator:
         store: SessionStore,
         stop_rule: StopRule,
         max_rows: int,
-        max_read: int,
+        max_prefill: int,
     ) -> None:
         """Take a model whose attention is `cached_attention`.
 
@@ -42,15 +60,16 @@ class Generator:
             store: of the sessions.
             stop_rule: tells when a completion is over.
             max_rows: how many requests are worked on together.
-            max_read: how many given tokens are read in one forward.
+            max_prefill: how many given tokens are read in one forward.
         """
         self.model = model
         self.store = store
         self._stop_rule = stop_rule
         self._max_rows = max_rows
-        self._max_read = max_read
+        self._max_prefill = max_prefill
         self._waiting: list[Request] = []
         self._rows: list[Session] = []
+        self._batch: _Batch | None = None  # what the next forward computes, if that is known already
 
     @property
     def busy(self) -> bool:
@@ -68,6 +87,7 @@ class Generator:
             released: names of sessions to forget, before `arrived` are looked at.
             interrupted: asked after every forward.
         """
+        self._batch = None
         self._drop_cancelled()
         for name in released:
             self.store.release(name)
@@ -84,6 +104,7 @@ class Generator:
         """Forget all requests and sessions and give memory back."""
         for session in self._rows:
             self.store.finish(session)
+        self._batch = None
         self._rows.clear()
         self._waiting.clear()
         self.store.clear()
@@ -98,6 +119,8 @@ class Generator:
 
     def _admit(self) -> None:
         """Give waiting requests a row; of one session only one at a time."""
+        if not self._waiting:
+            return
         busy = {session.name for session in self._rows}
         admitted: list[Request] = []
         left: list[Request] = []
@@ -108,15 +131,18 @@ class Generator:
                 admitted.append(request)
                 busy.add(request.session)
         self._waiting = left
-        self._rows.extend(self.store.open(admitted))
+        if admitted:
+            self._batch = None
+            self._rows.extend(self.store.open(admitted))
 
     def _step(self) -> list[Request]:
-        pieces = self._choose()
-        packed = pack(pieces, self.store.tails, self.model.device)
-        logits_RV = self._forward(packed)
-        for piece in pieces:
+        if self._batch is None:
+            self._batch = _Batch.of(pack(self._choose(), self.store.tails, self.model.device))
+        batch = self._batch
+        logits_RV = self._forward(batch.packed)
+        for piece in batch.packed.pieces:
             piece.sequence.computed += piece.length
-        return self._sample(packed.sampling, logits_RV) if packed.sampling else []
+        return self._sample(batch, logits_RV)
 
     def _choose(self) -> list[Piece]:
         """Return what the next forward computes.
@@ -124,7 +150,7 @@ class Generator:
         Rows that sample wait while others have more to read than one forward takes: then all sample together.
         """
         unread = self._unread()
-        reading, left = [], self._max_read
+        reading, left = [], self._max_prefill
         for sequence in unread:
             length = min(left, len(sequence.token_ids) - sequence.computed)
             if length and sequence.ready_to_read:
@@ -141,7 +167,7 @@ class Generator:
         prefixes: list[Prefix | Session] = [p for p in self.store.prefixes if p.computed < len(p.token_ids)]
         return prefixes + [session for session in self._rows if len(session.token_ids) - session.computed > 1]
 
-    def _forward(self, packed: Packed) -> torch.Tensor:
+    def _forward(self, packed: Packed) -> Tensor:
         keep = packed.last_R if packed.sampling else packed.last_R.new_zeros(1)
         with use_layout(packed.layout):
             output = self.model(
@@ -150,28 +176,35 @@ class Generator:
                 use_cache=False,
                 logits_to_keep=keep,
             )
-        logits_RV: torch.Tensor = output.logits[0]
+        logits_RV: Tensor = output.logits[0]
         return logits_RV
 
-    def _sample(self, sessions: list[Session], logits_RV: torch.Tensor) -> list[Request]:
-        requests = [session.request for session in sessions if session.request is not None]
-        sampler = Sampler([request.sampling for request in requests], logits_RV.device)
-        token_R, logprob_R = sampler.draw(logits_RV, [len(session.token_ids) for session in sessions])
+    def _sample(self, batch: "_Batch", logits_RV: Tensor) -> list[Request]:
+        sessions = batch.packed.sampling
+        self._batch = None
+        if not sessions:
+            return []
+        token_R, logprob_R = batch.sampler.draw(logits_RV, [len(session.token_ids) for session in sessions])
         logprobs = logprob_R.tolist()
         if math.isnan(sum(logprobs)):
             raise AgentRLError(_DIVERGED)
-        done = []
-        for session, request, token, logprob in zip(
-            sessions, requests, token_R.tolist(), logprobs, strict=True
-        ):
-            session.token_ids.append(token)
-            request.sampled.append(token)
-            request.logprobs.append(logprob)
-            if self._is_done(request):
-                self.store.finish(session)
-                self._rows.remove(session)
-                done.append(request)
+        rows = zip(sessions, batch.requests, token_R.tolist(), logprobs, strict=True)
+        done = [row[1] for row in rows if self._append(*row)]
+        if not done and batch.packed.only_samples and len(sessions) == len(self._rows):
+            batch.packed.advance(token_R)
+            self._batch = batch
         return done
+
+    def _append(self, session: Session, request: Request, token: int, logprob: float) -> bool:
+        """Note a new token and return whether it is the request's last."""
+        session.token_ids.append(token)
+        request.sampled.append(token)
+        request.logprobs.append(logprob)
+        if not self._is_done(request):
+            return False
+        self.store.finish(session)
+        self._rows.remove(session)
+        return True
 
     def _is_done(self, request: Request) -> bool:
         request.stopped = self._stop_rule.applies(request.sampled, request.sampling.stop)

@@ -66,6 +66,11 @@ class Tails:
         """Make `slot` free again; what it holds stays until overwritten."""
         heapq.heappush(self._free, slot)
 
+    def of_slot(self, slot: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the keys and the values of one slot, (1, K, C, D) a layer, as views."""
+        one = slice(slot, slot + 1)
+        return [keys_SKCD[one] for keys_SKCD in self.keys], [values_SKCD[one] for values_SKCD in self.values]
+
     def reserve(self, length: int) -> None:
         """Make room for tails of `length` tokens."""
         if length > self.capacity:

@@ -17,9 +17,9 @@ from agentrl.types import Sampling
 class Prefix:
     """A run of tokens that several sessions begin with.
 
-    `keys` and `values` are per layer, (K, length, D). `users` counts the sessions and prefixes that follow.
-    `path` lists the serial numbers from the first prefix to this one: sorting by it lays the followers of
-    any prefix side by side.
+    `keys` and `values` are per layer, (1, K, length, D). `users` counts the sessions and prefixes that
+    follow. `path` lists the serial numbers from the first prefix to this one: sorting by it lays the
+    followers of any prefix side by side.
     """
 
     token_ids: list[int]

@@ -168,7 +168,7 @@ class SessionStore:
         start = len(parent.token_ids) if parent else 0
         length = len(token_ids) - start
         path = (*(parent.path if parent else ()), next(self._serial))
-        keys, values = self._spec.keys(length=length), self._spec.values(length=length)
+        keys, values = self._spec.keys(1, length=length), self._spec.values(1, length=length)
         prefix = Prefix(token_ids, parent, path, keys, values, computed=start)
         if parent is not None:
             parent.users += 1
@@ -195,7 +195,7 @@ class SessionStore:
         if donor is None:
             return
         for start, keys, values in self._pieces(donor):
-            stop = min(start + keys[0].shape[1], length)
+            stop = min(start + keys[0].shape[2], length)
             begin = max(start, prefix.start)
             if begin < stop:
                 _copy(prefix.keys, keys, begin - prefix.start, begin - start, stop - begin)
@@ -203,13 +203,12 @@ class SessionStore:
         prefix.computed = length
 
     def _pieces(self, donor: Session | Prefix) -> Iterator[tuple[int, list[Tensor], list[Tensor]]]:
-        """Yield the first position, keys and values, (K, L, D) a layer, of each part of a sequence."""
+        """Yield the first position, keys and values, (1, K, L, D) a layer, of each part of a sequence."""
         last = donor.prefix if isinstance(donor, Session) else donor
         for prefix in last.chain() if last else []:
             yield prefix.start, prefix.keys, prefix.values
         if isinstance(donor, Session):
-            keys = [keys_SKCD[donor.slot] for keys_SKCD in self.tails.keys]
-            yield donor.start, keys, [values_SKCD[donor.slot] for values_SKCD in self.tails.values]
+            yield donor.start, *self.tails.of_slot(donor.slot)
 
 
 def _begins_with(token_ids: list[int], prefix: list[int]) -> bool:
@@ -224,5 +223,5 @@ def _shareable(left: list[int], right: list[int]) -> int:
 
 
 def _copy(target: list[Tensor], source: list[Tensor], to: int, at: int, length: int) -> None:
-    for target_KLD, source_KLD in zip(target, source, strict=True):
-        target_KLD[:, to : to + length] = source_KLD[:, at : at + length]
+    for target_BKLD, source_BKLD in zip(target, source, strict=True):
+        target_BKLD[:, :, to : to + length] = source_BKLD[:, :, at : at + length]

@@ -3,9 +3,11 @@ from typing import Any
 
 import pytest
 
-from agentrl import PluginError, UsageError
+from agentrl import PluginConfig, PluginError, UsageError
 from agentrl.config import Choice, RewardChoice, RunConfig, load_run_file, resolve
-from agentrl.resolution import check_resumable, render
+from agentrl.options import check_options
+from agentrl.resolution import check_resumable
+from agentrl.run_files import render
 from agentrl.yaml_text import dump_yaml, load_yaml
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -143,7 +145,7 @@ def test_a_suggestion_that_comes_too_late_is_the_plugins_mistake(monkeypatch: py
     from agentrl.plugins import load
 
     monkeypatch.setattr(load("trainer", "toy"), "suggests", {"model": "tiny"})
-    with pytest.raises(PluginError, match="suggested by trainer 'toy': comes too late to choose the model"):
+    with pytest.raises(PluginError, match=r"suggested by trainer 'toy': comes too late to choose the model"):
         toy()
 
 
@@ -219,16 +221,16 @@ def test_a_resumed_run_may_change_how_long_and_how_fast_but_not_what() -> None:
 def test_a_broken_run_file_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match="recipe.yaml") as caught:
+    with pytest.raises(UsageError, match=r"recipe.yaml") as caught:
         load_run_file(path)
     assert message in str(caught.value)
 
 
 def test_a_run_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read the run file .*: No such file or directory"):
+    with pytest.raises(UsageError, match=r"cannot read the run file .*: No such file or directory"):
         load_run_file(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="cannot read the run file .*: it is not text"):
+    with pytest.raises(UsageError, match=r"cannot read the run file .*: it is not text"):
         load_run_file(tmp_path / "binary.yaml")
 
 
@@ -259,3 +261,16 @@ def test_scalars_mean_what_people_expect(text: str, value: object) -> None:
     assert load_yaml(text, "test") == value
     assert load_yaml(dump_yaml(value), "test") == value
     assert load_yaml(dump_yaml({"k": value}, flow=True), "test") == {"k": value}
+
+
+def test_a_union_is_explained_without_the_names_of_its_members() -> None:
+    class Odd(PluginConfig):
+        size: int | list[int] = 1
+        table: dict[str, float] = {}
+
+    with pytest.raises(
+        UsageError, match=r"^'env.size' must be a whole number or a list, such as \[1, 2\], not 'x'$"
+    ):
+        check_options(Odd, {"size": "x"}, "env 'odd'", "env")
+    with pytest.raises(UsageError, match=r"^'env.table.a' must be a number, not 'x'$"):
+        check_options(Odd, {"table": {"a": "x"}}, "env 'odd'", "env")

@@ -88,7 +88,9 @@ def test_an_adjustment_that_is_no_number_names_the_plugin(amount: Any) -> None:
         def adjust_reward(self) -> Any:
             return amount
 
-    with pytest.raises(PluginError, match="hook plugin 'Odd' must return a finite number from adjust_reward"):
+    with pytest.raises(
+        PluginError, match=r"hook plugin 'Odd' must return a finite number from adjust_reward"
+    ):
         alone(Odd()).adjust_reward(TRAJECTORY)
 
 
@@ -116,7 +118,7 @@ def test_a_wrapper_that_returns_something_else_is_named(toys: Path) -> None:
         def wrap_env(self, env: Env) -> Any:
             return "mine"
 
-    with pytest.raises(PluginError, match="hook plugin 'Thief' returned 'mine' from wrap_env, not an Env"):
+    with pytest.raises(PluginError, match=r"hook plugin 'Thief' returned 'mine' from wrap_env, not an Env"):
         alone(Thief()).wrap_env(make("env", "toy"), TRAJECTORY.task, 0)
 
 
@@ -137,15 +139,15 @@ def test_an_unknown_argument_names_the_known_ones() -> None:
         def step_finished(self, metric: object) -> None: ...
 
     with pytest.raises(
-        PluginError, match="'Typo': step_finished has no argument 'metric'; it has: step, metrics"
+        PluginError, match=r"'Typo': step_finished has no argument 'metric'; it has: step, metrics"
     ):
         alone(Typo())
 
 
 def test_a_plugin_without_hooks_and_a_taken_name_are_errors() -> None:
-    with pytest.raises(PluginError, match="'object' has no function marked with @agentrl.hookimpl"):
+    with pytest.raises(PluginError, match=r"'object' has no function marked with @agentrl.hookimpl"):
         alone(object())
-    with pytest.raises(PluginError, match="two hook plugins are called 'Steps'"):
+    with pytest.raises(PluginError, match=r"two hook plugins are called 'Steps'"):
         alone(Steps(), Steps())
 
 
@@ -163,7 +165,7 @@ def test_a_plugin_that_raises_is_named_with_its_hook() -> None:
             fail()
 
     with pytest.raises(
-        AgentRLError, match="hook plugin 'Bad' failed in step_finished: ValueError: disk on fire"
+        AgentRLError, match=r"hook plugin 'Bad' failed in step_finished: ValueError: disk on fire"
     ) as caught:
         alone(Fine(), Bad(), Steps()).step_finished(1, {})
     assert isinstance(caught.value.__cause__, ValueError)
@@ -215,12 +217,12 @@ def test_a_module_takes_no_options_and_a_plain_class_is_refused(install: Install
     }
     install("quiet", {HOOKS: {"quiet": "quiet_hook"}}, modules=modules)
     with pytest.raises(
-        UsageError, match="hook 'quiet' has no option 'hooks.quiet.loud': it takes no options"
+        UsageError, match=r"hook 'quiet' has no option 'hooks.quiet.loud': it takes no options"
     ):
         Hooks({"quiet": {"loud": True}})
     install("plain", {HOOKS: {"plain": "counter_hook:Plain"}}, modules={})
     with pytest.raises(
-        PluginError, match="the hook 'plain' of plain 1.0 cannot be used: counter_hook:Plain is neither"
+        PluginError, match=r"the hook 'plain' of plain 1.0 cannot be used: counter_hook:Plain is neither"
     ):
         Hooks()
 
@@ -229,7 +231,7 @@ def test_a_broken_hook_plugin_is_an_error_or_reported(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("bad", {HOOKS: {"bad": "bad_hook"}}, modules={"bad_hook": "import not_there_at_all"})
-    with pytest.raises(PluginError, match="the hook 'bad' of bad 1.0 could not be imported"):
+    with pytest.raises(PluginError, match=r"the hook 'bad' of bad 1.0 could not be imported"):
         Hooks()
     reported: list[PluginError] = []
     assert "bad" not in Hooks(on_broken=reported.append).names
@@ -241,7 +243,7 @@ def test_a_broken_hook_plugin_is_an_error_or_reported(
 def test_two_distributions_with_one_hook_name_are_both_named(install: Install) -> None:
     install("first", {HOOKS: {"track": "one"}}, modules={"one": ""})
     install("second", {HOOKS: {"track": "two"}}, modules={"two": ""})
-    with pytest.raises(PluginError, match="first 1.0 .* and second 1.0|second 1.0 .* and first 1.0"):
+    with pytest.raises(PluginError, match=r"first 1.0 .* and second 1.0|second 1.0 .* and first 1.0"):
         Hooks()
 
 

@@ -185,7 +185,7 @@ def tight_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tup
     made = []
     for kind in ("qwen", "llama"):
         folder = save(make_model(kind), tmp_path_factory.mktemp(kind))
-        for limits in ({"max_batch": 3, "max_read": 16, "kv_cache_tokens": 120}, {"min_shared_prefix": 8}):
+        for limits in ({"max_batch": 3, "max_prefill": 16, "kv_cache_tokens": 120}, {"min_shared_prefix": 8}):
             made.append((start(folder, **limits), Plain(folder)))
     yield made
     for engine, _ in made:

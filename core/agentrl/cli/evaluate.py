@@ -41,7 +41,8 @@ def evaluate(
     debug: arguments.Debug = False,
 ) -> None:
     """Measure a model: every metric with its confidence interval."""
-    from agentrl.display import evaluation_table, evaluation_title, make_display, wide_console
+    from agentrl.display import make_display, wide_console
+    from agentrl.tables import evaluation_table, evaluation_title
 
     display = make_display()
     with shown(display, debug=debug):
@@ -59,8 +60,8 @@ def evaluate(
                 "evaluation.seed": seed,
             }
         )
-        weights = _weights(folder, model, step)
         config = _configuration(folder, flags, sets or [])
+        weights = _weights(folder, model, step)
         from agentrl.run import evaluate as measure
 
         evaluation = measure(config, weights, display)

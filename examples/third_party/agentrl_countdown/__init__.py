@@ -14,9 +14,13 @@ from agentrl.seeds import derive
 
 COLOURS = ("black", "blue", "green", "red", "white", "yellow")
 THINGS = ("book", "bread", "chair", "coin", "cup", "key", "knife", "lamp", "plate", "ring", "sofa", "table")
-# Every fifth item is for measuring only, so no item of one split occurs in the other.
-ITEMS = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
-SPLITS = {"train": [item for n, item in enumerate(ITEMS) if n % 5], "dev": ITEMS[::5]}
+
+
+def _items(split: str, colour: str) -> list[str]:
+    """Return the items of a colour: every fifth is held out, so that no item is in both splits."""
+    first = COLOURS.index(colour)
+    held_out = {thing for number, thing in enumerate(THINGS) if (first + number) % 5 == 0}
+    return [f"{colour} {thing}" for thing in THINGS if (thing in held_out) == (split == "dev")]
 
 
 class Countdown(Env):
@@ -26,12 +30,12 @@ class Countdown(Env):
         """Options.
 
         Attributes:
-            length: how many items are on the list.
+            length: how many items are on the list, each of another colour.
             train: how many training tasks there are.
             dev: how many held-out tasks there are.
         """
 
-        length: int = Field(4, ge=1, le=12)
+        length: int = Field(4, ge=1, le=len(COLOURS))
         train: int = Field(2000, ge=1)
         dev: int = Field(200, ge=1)
 
@@ -40,19 +44,19 @@ class Countdown(Env):
     suggests: ClassVar[Mapping[str, Any]] = {
         "agent": "chat",
         "rewards": {"success": 1.0},
-        "simulator.max_turns": 12,
+        "simulator.max_turns": len(COLOURS),
         "simulator.max_new_tokens": 16,
     }
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the lists of a split, the same each time."""
-        if split not in SPLITS:
-            raise UsageError(f"countdown has no split {split!r}; there are: {', '.join(SPLITS)}")
+        if split not in ("train", "dev"):
+            raise UsageError(f"countdown has no split {split!r}; there are: train, dev")
         return [self._task(split, number) for number in range(getattr(self.config, split))]
 
     def _task(self, split: str, number: int) -> Task:
         chance = random.Random(derive("countdown", split, number))
-        items = chance.sample(SPLITS[split], self.config.length)
+        items = [chance.choice(_items(split, each)) for each in chance.sample(COLOURS, self.config.length)]
         return Task(f"{split}-{number}", split, {"items": items}, difficulty=self.config.length)
 
     async def reset(self, task: Task, seed: int) -> Observation:

@@ -1,0 +1,376 @@
+import errno
+import gzip
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrl import (
+    Action,
+    AgentRLError,
+    Group,
+    Observation,
+    Outcome,
+    Segment,
+    Span,
+    Task,
+    Trajectory,
+    Turn,
+    UsageError,
+    files,
+)
+from agentrl.checkpoints import Checkpoints
+from agentrl.config import RunConfig, resolve
+from agentrl.evaluation import Evaluation
+from agentrl.plugins import make
+from agentrl.records import load_groups, load_trajectories, save_trajectories
+from agentrl.rundir import RunDirectory, load_config, load_metrics, log_failure
+from agentrl.statistics import Estimate
+
+pytestmark = pytest.mark.usefixtures("toys")
+EVALUATION = Evaluation(
+    "dev", 5, 5, 0, {"reward": Estimate(0.5, 0.2, 0.8, 5), "odd": Estimate(1 / 3, 0, 1, 5)}
+)
+
+
+def configuration(**said: Any) -> RunConfig:
+    return resolve({"env": "toy", **said})
+
+
+def trajectory(name: str = "t") -> Trajectory:
+    return Trajectory(
+        task=Task(name, "train", {"question": "Wer?", "hops": [1, 2], "nested": {"a": None}}, "family", 2),
+        seed=2**61 + 1,
+        turns=[Turn(Observation("see ü\u2028\n", state_key="s1"), Action("go", key="g"))],
+        final=Observation("end", done=True),
+        segments=[
+            Segment([1, 2, 3, 4], [Span(1, [-0.1, -1 / 3], 0, 7)]),
+            Segment([5], [Span(0, [-2e-308], 1)]),
+        ],
+        outcome=Outcome(True, "Ada", ("Ada", "A."), ("check",), (), {"searches": 2.0}),
+        stop="max_turns",
+        rewards={"exact_match": 1.0},
+        reward=0.1 + 0.2,
+        seconds=1.5,
+    )
+
+
+def failed() -> Trajectory:
+    return Trajectory(Task("bad"), stop="error", error="env.step at turn 0 raised KeyError: 'x'")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[RunDirectory]:
+    with RunDirectory.open(configuration(), tmp_path / "run") as opened:
+        yield opened
+
+
+def test_a_new_directory_holds_the_configuration_and_reads_back(directory: RunDirectory) -> None:
+    assert load_config(directory.path).to_document() == configuration().to_document()
+
+
+def test_by_default_it_is_named_after_env_algorithm_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RunDirectory.open(configuration()) as one, RunDirectory.open(configuration()) as two:
+        assert one.path != two.path
+        assert str(one.path).startswith("runs/toy-toy-20")
+
+
+def test_a_folder_with_something_in_it_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with RunDirectory.open(configuration(), path) as directory:
+        directory.write_metrics(1, {"reward": 1.0})
+    with pytest.raises(
+        UsageError, match=r"holds a run already; go on with --resume .*run, or choose another --out"
+    ):
+        RunDirectory.open(configuration(), path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").write_text("")
+    with pytest.raises(UsageError, match=r"is not empty; choose another --out"):
+        RunDirectory.open(configuration(), tmp_path / "other")
+    with pytest.raises(UsageError, match=r"is a file"):
+        RunDirectory.open(configuration(), tmp_path / "other/thesis.tex")
+
+
+def test_a_run_that_failed_before_it_did_anything_may_be_started_again(tmp_path: Path) -> None:
+    with RunDirectory.open(configuration(steps=1), tmp_path) as directory:
+        directory.write_manifest(configuration(), make("env", "toy"), [], "org/model")
+    with RunDirectory.open(configuration(steps=2), tmp_path) as directory:
+        assert load_config(tmp_path).steps == 2
+        assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_second_process_in_the_same_directory_is_refused(directory: RunDirectory) -> None:
+    code = """
+import sys
+from pathlib import Path
+from agentrl import AgentRLError
+from agentrl.config import resolve
+from agentrl.rundir import RunDirectory
+try:
+    RunDirectory.open(resolve({"env": "toy"}), Path(sys.argv[1]), resume=True)
+except AgentRLError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(directory.path)], capture_output=True, text=True, check=True
+    )
+    assert f"another process (id {os.getpid()}) is running in {directory.path}" in done.stdout
+    directory.close()
+    with RunDirectory.open(configuration(), directory.path, resume=True) as again:
+        assert again.resumed
+
+
+def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no run in .*: it has no run.yaml"):
+        RunDirectory.open(configuration(), tmp_path, resume=True)
+
+
+def test_another_configuration_is_not_resumed_but_a_longer_one_is(tmp_path: Path) -> None:
+    RunDirectory.open(configuration(steps=3), tmp_path).close()
+    with pytest.raises(UsageError, match=r"'seed' was 7 and cannot become 8"):
+        RunDirectory.open(configuration(seed=8), tmp_path, resume=True)
+    RunDirectory.open(configuration(steps=9), tmp_path, resume=True).close()
+    assert load_config(tmp_path).steps == 9
+
+
+def test_resuming_forgets_what_was_recorded_after_the_checkpoint(tmp_path: Path) -> None:
+    with RunDirectory.open(configuration(), tmp_path) as directory:
+        directory.write_evaluation(-1, EVALUATION)
+        directory.write_evaluation(0, EVALUATION)
+        for step in (1, 2, 3):
+            directory.write_metrics(step, {"reward": step / 3})
+            if step == 2:
+                directory.write_checkpoint(step, lambda folder: None)
+        directory.write_evaluation(3, EVALUATION)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rew')  # a kill in the middle of a line
+    with RunDirectory.open(configuration(), tmp_path, resume=True) as directory:
+        assert [row["step"] for row in load_metrics(tmp_path)] == [1, 2]
+        assert list(directory.evaluations()) == [-1, 0]
+        assert directory.has_evaluation(0)
+        assert not directory.has_evaluation(3)
+        directory.write_metrics(3, {"reward": 0.0})
+    assert [row["step"] for row in load_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_without_a_checkpoint_a_resumed_run_begins_anew(tmp_path: Path) -> None:
+    with RunDirectory.open(configuration(), tmp_path) as directory:
+        directory.write_evaluation(0, EVALUATION)
+        directory.write_metrics(1, {})
+    with RunDirectory.open(configuration(), tmp_path, resume=True) as directory:
+        assert directory.latest_checkpoint() is None
+        assert load_metrics(tmp_path) == []
+        assert directory.evaluations() == {0: EVALUATION}
+
+
+def test_numbers_that_are_not_finite_stay_readable_json(directory: RunDirectory) -> None:
+    directory.write_metrics(1, {"loss": float("nan"), "reward": 1.0})
+    assert json.loads((directory.path / "metrics.jsonl").read_text()) == {
+        "step": 1,
+        "loss": None,
+        "reward": 1.0,
+    }
+
+
+def test_a_damaged_line_in_the_middle_is_not_passed_over(directory: RunDirectory) -> None:
+    (directory.path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(AgentRLError, match=r"metrics.jsonl, line 2: not valid JSON"):
+        load_metrics(directory.path)
+
+
+def test_the_manifest_says_what_the_run_was_made_of(directory: RunDirectory, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_bytes(b"abc")
+    env = make("env", "toy")
+    directory.write_manifest(configuration(), env, list(env.tasks("dev")), model)
+    manifest = json.loads((directory.path / "manifest.json").read_text())
+    assert manifest["held_out"] == [f"dev-{n}" for n in range(5)]
+    assert manifest["splits"] == {"dev": 5, "train": 5}
+    assert manifest["data"] == {"doors": "1"}
+    assert manifest["seeds"]["run"] == 7
+    assert manifest["model"]["files"]["weights"].startswith("ba7816bf")
+    toy = {
+        "kind": "env",
+        "name": "toy",
+        "target": "toy_plugins:ToyEnv",
+        "distribution": "toy-plugins",
+        "version": "1.0",
+    }
+    assert toy in manifest["plugins"]
+    assert any(plugin["kind"] == "hook" for plugin in manifest["plugins"])
+
+
+def test_a_run_is_not_resumed_on_other_data_or_another_model(directory: RunDirectory, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_bytes(b"abc")
+    env = make("env", "toy")
+    directory.write_manifest(configuration(), env, [], model)
+    model.rename(tmp_path / "elsewhere")
+    directory.write_manifest(configuration(), env, [], tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"the env's data is not what it was .*\(changed: doors\)"):
+        directory.write_manifest(
+            configuration(), make("env", "toy", {"doors": 2}), [], tmp_path / "elsewhere"
+        )
+    (tmp_path / "elsewhere/weights").write_bytes(b"abd")
+    with pytest.raises(UsageError, match=r"the model is not what it was .*\(changed: weights\)"):
+        directory.write_manifest(configuration(), env, [], tmp_path / "elsewhere")
+
+
+def test_trajectories_come_back_equal(directory: RunDirectory) -> None:
+    groups = [
+        Group(trajectory().task, [trajectory(), failed()]),
+        Group(trajectory("u").task, [trajectory("u")]),
+    ]
+    path = directory.write_trajectories("step-000001", groups)
+    assert path == directory.path / "trajectories/step-000001.jsonl.gz"
+    assert load_trajectories(path) == [trajectory(), failed(), trajectory("u")]
+    assert [len(group.trajectories) for group in load_groups(path)] == [2, 1]
+    row = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
+    assert row["turns"][0]["action"]["text"] == "go"
+    before = path.read_bytes()
+    directory.write_trajectories("step-000001", groups)
+    assert path.read_bytes() == before
+
+
+def test_a_trajectory_that_is_not_json_names_its_task(tmp_path: Path) -> None:
+    odd = replace(trajectory(), task=Task("odd", data={"when": object()}))
+    with pytest.raises(
+        AgentRLError, match=r"the trajectory of task 'odd' cannot be stored: .*not JSON serializable"
+    ):
+        save_trajectories(tmp_path / "t.jsonl.gz", [Group(odd.task, [odd])])
+    assert list(tmp_path.glob("*t.jsonl*")) == []
+
+
+def test_a_damaged_file_of_trajectories_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl.gz"
+    save_trajectories(path, [Group(trajectory().task, [trajectory()] * 50)])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(AgentRLError, match=r"t.jsonl.gz cannot be read after line \d+: EOFError"):
+        load_trajectories(path)
+    path.write_bytes(gzip.compress(b'{"group": 0}\n'))
+    with pytest.raises(AgentRLError, match=r"cannot be read after line 0: KeyError: 'task'"):
+        load_trajectories(path)
+    path.write_bytes(b"no gzip")
+    with pytest.raises(AgentRLError, match=r"cannot be read after line 0"):
+        load_trajectories(path)
+
+
+def write(text: str) -> Any:
+    def save(folder: Path) -> None:
+        (folder / "trainer").mkdir()
+        (folder / "trainer/weights").write_text(text)
+
+    return save
+
+
+def test_the_last_checkpoints_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (10, 20, 1_000_000):
+        checkpoints.write(step, write(f"{step}"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000020", "step-1000000"]
+    assert checkpoints.latest() == (1_000_000, tmp_path / "step-1000000")
+    assert checkpoints.at(20) == tmp_path / "step-000020"
+    with pytest.raises(UsageError, match=r"no complete checkpoint of step 30 .*there are: 20, 1000000"):
+        checkpoints.at(30)
+
+
+def test_a_checkpoint_is_replaced_by_one_of_the_same_step(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.write(10, write("old"))
+    path = checkpoints.write(10, write("new"))
+    assert (path / "trainer/weights").read_text() == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["step-000010"]
+
+
+def test_incomplete_checkpoints_are_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=5)
+    good = checkpoints.write(10, write("x"))
+    for step in (20, 30):
+        checkpoints.write(step, write("x"))
+    (tmp_path / "step-000030/contents.json").unlink()
+    (tmp_path / "step-000020/trainer/weights").write_text("")
+    (tmp_path / "step-000040.unfinished").mkdir()
+    assert checkpoints.latest() == (10, good)
+    assert "step-000040.unfinished was not finished" in caplog.text
+    assert "step-000030 is ignored: its contents.json is missing or broken" in caplog.text
+    assert "step-000020 is ignored: trainer/weights is missing or has another size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed")]
+)
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, error: Exception) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.write(10, write("good"))
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise error
+
+    with pytest.raises(AgentRLError, match=r"could not write the checkpoint to .*step-000020: .*intact"):
+        checkpoints.write(20, fail)
+    assert [each.name for each in tmp_path.iterdir()] == ["step-000010"]
+    assert checkpoints.latest() == (10, tmp_path / "step-000010")
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(directory: RunDirectory) -> None:
+    path = directory.write_trajectories("step-000001", [Group(trajectory().task, [trajectory()])])
+    many = [Group(trajectory().task, [replace(trajectory(), seed=n) for n in range(3000)])]
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(AgentRLError, match=r"could not write trajectories to .*File too large") as caught:
+            directory.write_trajectories("step-000001", many)
+        with pytest.raises(AgentRLError, match=r"could not write metrics to .*File too large"):
+            directory.write_metrics(1, {f"m{n}": float(n) for n in range(1000)})
+        with pytest.raises(AgentRLError, match=r"could not write the checkpoint"):
+            directory.write_checkpoint(1, write("x" * 10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "\n" not in str(caught.value)
+    assert load_trajectories(path) == [trajectory()]
+    assert [each.name for each in path.parent.iterdir()] == ["step-000001.jsonl.gz"]
+    assert list((directory.path / "checkpoints").iterdir()) == []
+
+
+def test_no_space_while_syncing_leaves_nothing_behind(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "sync", full)
+    with pytest.raises(AgentRLError, match=r"No space left on device \(make room on the disk\)"):
+        directory.write_summary({"steps": 1})
+    assert list(directory.path.glob("*summary*")) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence() -> None:
+    with pytest.raises(AgentRLError, match=r"could not write the run directory to /proc/agentrl"):
+        RunDirectory.open(configuration(), Path("/proc/agentrl"))
+
+
+def test_failures_are_logged_with_their_traceback(directory: RunDirectory) -> None:
+    try:
+        raise KeyError("gone")
+    except KeyError as error:
+        path = log_failure(directory.path, error)
+    assert "Traceback" in path.read_text()
+    assert "KeyError: 'gone'" in path.read_text()
