@@ -79,11 +79,12 @@ def test_it_is_trained_in_worker_processes_that_chaos_breaks(
     small = {
         "env.length": 2,
         "env.dev": 10,
-        "tasks_per_step": 4,
+        "tasks_per_step": 2,
         "group_size": 4,
         "evaluation.tasks": 8,
         "simulator.workers": 2,
         "simulator.step_timeout": 0.5,
+        "simulator.reset_timeout": 1.0,
         "hooks.chaos.crash": 0.1,
         "hooks.chaos.garbage": 0.05,
         "hooks.chaos.hang": 0.05,

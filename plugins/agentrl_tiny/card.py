@@ -48,10 +48,10 @@ about 500 was trained on.
 |---|---|---|---|---|---|
 {stages}
 
-Loss (nats a token) and accuracy are of the targets alone, smoothed over the last updates. The drills are
-random tables, repeated in another order each time, to be completed by copying. The demonstrations are
-expert episodes of one to three hops, of the training split, learnt on the expert's words only and
-stopped early.
+Loss (nats a token) and accuracy are of the targets alone, smoothed over the last updates; seconds are
+wall time, and double on a busy machine. The drills are random tables, repeated in another order each
+time, to be completed by copying. The demonstrations are expert episodes of one to three hops, of the
+training split, learnt on the expert's words only and stopped early.
 
 ## Data
 

@@ -1,4 +1,4 @@
-"""Make the model `tiny` from nothing, on one CPU thread, in about a quarter of an hour.
+"""Make the model `tiny` from nothing, on one CPU thread of a quiet machine in about a quarter of an hour.
 
     python -m agentrl_tiny.train --output FOLDER
 

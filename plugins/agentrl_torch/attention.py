@@ -1,10 +1,10 @@
 """Attention over a token trie, registered with transformers, so that any causal model runs on it unchanged.
 
-A slot attends to its ancestors and itself: exactly what it would see in each of its sequences. The trie
-travels to the attention layers as the keyword argument `trie` of the model's decoder. Two ways to the same
-numbers: `flash` on the CPU (fast), and here `plain_attention`, in public PyTorch only, for everything else.
+A slot attends to its ancestors and itself: exactly what it would see in each of its sequences. The layout of
+the trie travels to the attention layers as the keyword argument `trie` of the model's decoder. Two ways to the
+same numbers: `flash` on the CPU (fast), and here `plain_attention`, in public PyTorch only, for all else.
 
-Shapes: H query heads, K key heads, T slots, D head width; the batch size B is 1.
+Shapes: B batch, always 1, H query heads, K key heads, T slots, D head width.
 """
 
 from functools import partial
@@ -17,12 +17,13 @@ from transformers import AttentionInterface
 
 from agentrl.errors import UsageError
 from agentrl_torch import flash
-from agentrl_torch.trie import Node, Trie
+from agentrl_torch.blocks import Layout
+from agentrl_torch.trie import Node
 
 NAME = "agentrl_trie"
 PLAIN = "agentrl_trie_plain"
 
-# What a layer may ask for that a trie's attention cannot give.
+# What a layer may ask for that attention over a trie cannot give.
 _REFUSED = {"sliding_window": "a sliding window", "softcap": "soft-capped scores", "s_aux": "attention sinks"}
 
 
@@ -34,7 +35,7 @@ def trie_attention(
     attention_mask: Tensor | None = None,
     scaling: float | None = None,
     plain: bool = False,
-    trie: Trie | None = None,
+    trie: Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attend as the trie says, the fastest way unless `plain`; returns (B, T, H, D)."""
@@ -42,16 +43,31 @@ def trie_attention(
     scale = query_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
     # Under autocast, rotary embeddings widen queries and keys; the values still have the type to compute in.
     query_BHTD, key_BKTD = query_BHTD.to(value_BKTD.dtype), key_BKTD.to(value_BKTD.dtype)
-    fast = flash.supports(query_BHTD, key_BKTD, value_BKTD) and not plain
-    attend = flash.flash_attention if fast else plain_attention
-    out_BHTD = attend(query_BHTD, key_BKTD, value_BKTD, trie.nodes, scale)
+    tensors = query_BHTD, key_BKTD, value_BKTD
+    if plain or not flash.supports(*tensors):
+        out_BHTD = plain_attention(*tensors, trie.nodes, scale)
+    elif trie.last is not None and _is_last(module):
+        out_BHTD = _attend_where_read(*tensors, trie, scale)
+    else:
+        out_BHTD = flash.flash_attention(*tensors, trie.every, scale)
     return out_BHTD.transpose(1, 2).contiguous(), None
+
+
+def _attend_where_read(
+    query_BHTD: Tensor, key_BKTD: Tensor, value_BKTD: Tensor, trie: Layout, scale: float
+) -> Tensor:
+    """Attend with the queries of `trie.reads` only; the other rows of the output, which nothing reads, are 0."""
+    assert trie.reads is not None
+    assert trie.last is not None
+    query_BHQD = query_BHTD.index_select(2, trie.reads)
+    out_BHQD = flash.flash_attention(query_BHQD, key_BKTD, value_BKTD, trie.last, scale)
+    return torch.zeros_like(query_BHTD).index_copy(2, trie.reads, out_BHQD)
 
 
 def plain_attention(
     query_BHTD: Tensor, key_BKTD: Tensor, value_BKTD: Tensor, nodes: list[Node], scale: float
 ) -> Tensor:
-    """Attend node by node, each to the keys of its ancestors and its own, (1, H, T, D)."""
+    """Attend node by node, each to the keys of its ancestors and its own, (B, H, T, D)."""
     repeats = query_BHTD.shape[1] // key_BKTD.shape[1]
     key_BHTD, value_BHTD = (x.repeat_interleave(repeats, 1) for x in (key_BKTD, value_BKTD))
     outs = []
@@ -74,8 +90,13 @@ def _path(nodes: list[Node], node: Node) -> list[tuple[int, int]]:
     return ranges[::-1]
 
 
-def _checked(module: torch.nn.Module, trie: Trie | None, options: dict[str, Any]) -> Trie:
-    """Return the trie, or refuse what would not be exact."""
+def _is_last(module: torch.nn.Module) -> bool:
+    config: Any = getattr(module, "config", None)
+    return config is not None and getattr(module, "layer_idx", None) == config.num_hidden_layers - 1
+
+
+def _checked(module: torch.nn.Module, trie: Layout | None, options: dict[str, Any]) -> Layout:
+    """Return the layout, or refuse what would not be exact."""
     for option, words in _REFUSED.items():
         if options.get(option) is not None:
             raise UsageError(

@@ -7,19 +7,17 @@ Shapes: T unique tokens, R slots whose logits are needed, U unique (slot, token)
 D model width, V vocabulary.
 """
 
-import copy
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from agentrl.errors import UsageError
-from agentrl_torch import attention
+from agentrl_torch import adaptation
+from agentrl_torch.blocks import Layout
 from agentrl_torch.micro_batch import MicroBatch
-from agentrl_torch.trie import Trie, build
+from agentrl_torch.trie import Trie
 
 # How many logits are held at once: 256 MiB in float32.
 LOGITS = 2**26
@@ -32,7 +30,7 @@ def sampled_logprobs(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dty
     """
     device = model.device
     with autocast(model, dtype):
-        hidden_RD = decode(model, micro.trie).index_select(0, micro.slots_R.to(device))
+        hidden_RD = decode(model, micro.trie, micro.layout).index_select(0, micro.slots_R.to(device))
         logprob_U, entropy_R = _project_all(
             model, hidden_RD, micro.row_U.to(device), micro.target_U.to(device)
         )
@@ -47,11 +45,13 @@ def autocast(model: PreTrainedModel, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(model.device.type, dtype=dtype, enabled=dtype.itemsize < model.dtype.itemsize)
 
 
-def decode(model: PreTrainedModel, trie: Trie) -> Tensor:
-    """Return the last hidden states of all slots, (T, D)."""
+def decode(model: PreTrainedModel, trie: Trie, layout: Layout) -> Tensor:
+    """Return the last hidden states, (T, D); only the rows of `layout.reads` mean something, if given."""
     ids_BT = trie.token_ids_T.to(model.device).unsqueeze(0)
     positions_BT = trie.positions_T.to(model.device).unsqueeze(0)
-    output = model.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, use_cache=False, trie=trie)
+    if (mlp := adaptation.last_mlp(model)) is not None:
+        mlp.reads = None if layout.reads is None else layout.reads.to(model.device)
+    output = model.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, use_cache=False, trie=layout)
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD
 
@@ -97,53 +97,3 @@ def project(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
     if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
         logits_RV = torch.tanh(logits_RV / cap) * cap
     return logits_RV
-
-
-@torch.no_grad()
-def use_trie(model: PreTrainedModel, plain: bool = False) -> None:
-    """Switch `model` to attention over the trie, and make sure that it computes the same as before.
-
-    Raises:
-        UsageError: it does not: the model's layers see more of a sequence than attention shows them.
-    """
-    _check_layers(model)
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = (np.arange(12) * 7919 % vocabulary).astype(np.int32)
-    pair = ids[:8], np.concatenate([ids[:4], ids[8:]])
-    expected = [model(torch.from_numpy(s).long()[None].to(model.device)).logits[0] for s in pair]
-    model.set_attn_implementation(attention.PLAIN if plain else attention.NAME)
-    trie = build(pair)
-    logits_TV = project(model, decode(model, trie))
-    for logits, slots in zip(expected, trie.slots, strict=True):
-        gap = float((logits_TV[torch.from_numpy(slots)] - logits).abs().max())
-        if not gap <= 1e-2 * max(1.0, float(logits.abs().max())):
-            raise UsageError(
-                f"{type(model).__name__} computes something else on shared prefixes (logits differ by {gap:.2g}); "
-                "it cannot be trained here; choose a decoder with full causal attention"
-            )
-
-
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy that is never trained."""
-    return copy.deepcopy(model).requires_grad_(False)
-
-
-def keep_no_activations(model: PreTrainedModel) -> None:
-    """Compute the activations of each layer again in the backward pass, in place of keeping them."""
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.train()  # transformers checkpoints in training mode only, where dropout would apply
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
-
-
-def _check_layers(model: PreTrainedModel) -> None:
-    """Raise UsageError if a layer does not attend to everything before a token."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - {"full_attention"}
-    if kinds:
-        raise UsageError(
-            f"the model has layers of the kind {', '.join(sorted(kinds))}, which training on shared prefixes "
-            "cannot do; choose a model with full attention in all layers"
-        )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from agentrl.errors import AgentRLError
 from agentrl.types import Group, Segment, Trajectory
+from agentrl_torch.blocks import Layout, lay_out
 from agentrl_torch.trie import Ids, IntArray, Trie, build, count_unique
 
 
@@ -53,6 +54,7 @@ class MicroBatch:
     Attributes:
         rows: the trajectories.
         trie: all their sequences.
+        layout: how attention covers it.
         slots_R: where logits are needed, ascending.
         row_U: index into `slots_R` of each unique (slot, token) pair, ascending.
         target_U: the token of each pair.
@@ -66,6 +68,7 @@ class MicroBatch:
 
     rows: list[Row]
     trie: Trie
+    layout: Layout
     slots_R: Tensor
     row_U: Tensor
     target_U: Tensor
@@ -181,6 +184,7 @@ def pack(rows: list[Row]) -> MicroBatch:
     return MicroBatch(
         rows=rows,
         trie=trie,
+        layout=lay_out(trie, slots_R),
         slots_R=torch.from_numpy(slots_R),
         row_U=torch.from_numpy(row_U),
         target_U=torch.from_numpy(pairs_U % span),

@@ -19,7 +19,7 @@ from torch import Tensor
 from agentrl.errors import UsageError
 from agentrl.interfaces import Algorithm, PluginConfig, Resources, Trainer
 from agentrl.types import Batch, Credit, Group, Need
-from agentrl_torch import checkpoint, forward, linear, loading, micro_batch, optimization
+from agentrl_torch import adaptation, checkpoint, linear, loading, micro_batch, optimization
 from agentrl_torch.audit import THRESHOLDS, Audit
 from agentrl_torch.metrics import Tally, sizes
 from agentrl_torch.micro_batch import MicroBatch
@@ -82,10 +82,10 @@ class TorchTrainer(Trainer):
         kept = torch.promote_types(self._dtype, torch.float32)
         self._actor = loading.load_model(model, kept, resources.device)
         linear.accelerate(self._actor)
-        forward.use_trie(self._actor, plain=self.config.attention == "plain")
-        self._reference = forward.frozen_copy(self._actor) if "reference" in needs else None
+        adaptation.use_trie(self._actor, plain=self.config.attention == "plain")
+        self._reference = adaptation.frozen_copy(self._actor) if "reference" in needs else None
         if self.config.gradient_checkpointing:
-            forward.keep_no_activations(self._actor)
+            adaptation.keep_no_activations(self._actor)
         config = self.config
         self._optimizer = optimization.adamw(
             self._actor, config.learning_rate, config.betas, config.weight_decay

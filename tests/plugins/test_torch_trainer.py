@@ -41,7 +41,7 @@ from agentrl import (
 )
 from agentrl.aggregation import token_weights
 from agentrl.interfaces import Resources
-from agentrl_torch import TorchTrainer, forward, micro_batch
+from agentrl_torch import TorchTrainer, adaptation, forward, micro_batch
 from agentrl_torch.metrics import Tally
 from agentrl_torch.update import Step
 
@@ -208,7 +208,7 @@ def naive_gradient(model, groups, algorithm):
 def trie_gradient(model, groups, algorithm, budget=10**6, plain=False):
     """Return loss and gradients of a copy of `model`, computed as the trainer does."""
     model = copy.deepcopy(model)
-    forward.use_trie(model, plain)
+    adaptation.use_trie(model, plain)
     micros = micro_batch.pack_all(micro_batch.encode(groups), budget)
     credits = algorithm.credit(type("B", (), {"groups": groups}))
     step = Step(model, model.dtype, algorithm, credits, True, 1)
@@ -277,14 +277,14 @@ def test_any_causal_model_trains_exactly(config):
 )
 def test_models_that_do_not_see_everything_are_refused(config):
     with pytest.raises(UsageError, match="shared prefixes"):
-        forward.use_trie(make_model(config))
+        adaptation.use_trie(make_model(config))
 
 
 def test_a_model_that_computes_something_else_is_refused(monkeypatch):
     model = make_model(Qwen2Config(**SIZE))
     monkeypatch.setattr(forward, "project", lambda model, hidden: model.lm_head(hidden) * 1.1)
     with pytest.raises(UsageError, match="computes something else on shared prefixes"):
-        forward.use_trie(model)
+        adaptation.use_trie(model)
 
 
 @pytest.mark.parametrize("budget", [1, 30, 100])
@@ -305,7 +305,7 @@ def test_projecting_piece_by_piece_changes_nothing(monkeypatch):
 def test_gradient_checkpointing_changes_nothing():
     model, groups, algorithm = make_model(Qwen2Config(**SIZE), torch.float64), play(), Probe()
     whole = trie_gradient(model, groups, algorithm)
-    forward.keep_no_activations(model)
+    adaptation.keep_no_activations(model)
     assert_equal_gradients(trie_gradient(model, groups, algorithm), whole)
 
 

@@ -181,5 +181,9 @@ def _error(error: Mapping[str, str]) -> AgentRLError:
 def _environment() -> dict[str, str]:
     """Return the variables of a worker: it finds the modules that this process finds."""
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-    # One thread each: the workers share the machine with one another and with the model.
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return {
+        "PYTHONHASHSEED": "0",  # the same episode in every worker, also where an env walks over a set
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",  # the workers share the machine with one another and with the model
+    }

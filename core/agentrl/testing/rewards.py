@@ -86,7 +86,7 @@ class RewardUnderTest:
             score: Any = await in_time(reward.score(trajectory), self.seconds, what)
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
             remedy = "return a finite number, with float(...) if need be"
-            raise RuleBroken("scores with finite numbers", f"{what} gave {score!r}", remedy)
+            raise RuleBroken("scores with finite numbers", f"{what} gave {score!r:.80}", remedy)
         return float(score)
 
     def new(self) -> Reward:

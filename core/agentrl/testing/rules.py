@@ -55,7 +55,9 @@ def judge_by(rules: Sequence[Rule[SubjectT]], subject: SubjectT, plugin: str) ->
             broken[found] = RuleBroken("is of its kind", found, "compare your signatures with the base class")
             broken[found].__cause__ = error
     if broken:
-        raise RulesBroken(plugin, list(broken.values())) from next(iter(broken.values()))
+        # What the plugin itself has raised is worth a traceback; the kit is not.
+        causes = [error.__cause__ for error in broken.values() if error.__cause__]
+        raise RulesBroken(plugin, list(broken.values())) from (causes[0] if causes else None)
 
 
 @contextmanager

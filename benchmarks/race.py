@@ -1,0 +1,214 @@
+"""Runs agentrl and TRL through the same work, turn about, and prints how they compare.
+
+Each side is a process of its own that lives for all repeats, with the same number of torch threads; only one works
+at a time, and who goes first alternates, so that whatever else slows the machine down slows both.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import platform
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from work import Measurement, Seconds, Work, write_model
+
+OWN, PEER = "agentrl", "TRL"
+Clock = Literal["wall", "cpu"]
+_NOTHING = Seconds(wall=0.0, cpu=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """The measurements of both sides, repeat by repeat."""
+
+    work: Work
+    own: list[Measurement]
+    peer: list[Measurement]
+
+    def seconds(self, part: str, clock: Clock) -> tuple[list[float], list[float]]:
+        """Return what a part, "rollout", "update" or "step", took each side."""
+        own, peer = ([_seconds(each, part, clock) for each in side] for side in (self.own, self.peer))
+        return own, peer
+
+    def ratios(self, part: str, clock: Clock) -> list[float]:
+        """Return how many times longer TRL took, pair by pair."""
+        own, peer = self.seconds(part, clock)
+        return [theirs / ours for ours, theirs in zip(own, peer, strict=True)]
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompts", type=int, nargs="+", default=[200, 1000, 4000], help="tokens, shared")
+    parser.add_argument("--groups", type=int, nargs="+", default=[2], help="a step; one number a prompt, or one for all")
+    parser.add_argument("--threads", type=int, default=2, help="of torch, each side")
+    parser.add_argument("--repeats", type=int, default=3, help="steps that count, after one that does not")
+    parser.add_argument("--peer-batch", type=int, help="trajectories that TRL trains on at once; default: fastest")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: of all cores together, for machines that are not quiet; use with --threads 1",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    options = parser.parse_args()
+    if len(options.groups) not in (1, len(options.prompts)):
+        parser.error("--groups takes one number, or one for each of --prompts")
+    if importlib.util.find_spec("trl") is None:
+        parser.exit(1, "TRL is not installed; it is what we race: pip install -e '.[laptop,bench]'\n")
+    return options
+
+
+def run(options: argparse.Namespace, update: bool, parts: Sequence[str]) -> None:
+    """Race for every prompt length, print a line of each part as soon as it is known, write the JSON file."""
+    command = f"python {shlex.join(sys.argv)}"
+    # Before torch is imported anywhere: the threads of its maths libraries.
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+    groups = options.groups * (len(options.prompts) if len(options.groups) == 1 else 1)
+    races = []
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{write_model(Path(folder)):,} weights, float32, {options.threads} threads each; $ {command}\n")
+        print(_HEADER)
+        for prompt, count in zip(options.prompts, groups, strict=True):
+            work = Work(prompt=prompt, groups=count, threads=options.threads)
+            race = _race(work, Path(folder), update, options.repeats, options.peer_batch or _fastest_batch(work))
+            _check(race, update)
+            races.append(race)
+            for part in parts:
+                print(_line(race, part, options.clock), flush=True)
+    print("\nSeconds: median (min..max) of the repeats. Ratio: TRL's seconds by agentrl's, pair by pair.")
+    print(f"Checked: both trained the same number of tokens, {races[0].work.sampled} and so on; all losses finite.") if update else None
+    if options.json:
+        options.json.write_text(json.dumps(_document(races, command, parts), indent=1) + "\n")
+
+
+def _fastest_batch(work: Work) -> int:
+    """Return how many trajectories TRL does best to train on at once: about 4000 tokens of them, as measured."""
+    fitting = [size for size in range(1, work.group_size + 1) if size * work.length <= 8192 and work.trajectories % size == 0]
+    return max(fitting, default=1)
+
+
+def _race(work: Work, model: Path, update: bool, repeats: int, peer_batch: int) -> Race:
+    import agentrl_side
+    import trl_peer
+
+    own = Side(OWN, agentrl_side.serve, work, model, update)
+    peer = Side(PEER, partial(trl_peer.serve, batch_size=peer_batch), work, model, update)
+    race = Race(work, [], [])
+    with own, peer:
+        own.step(), peer.step()
+        for repeat in range(repeats):
+            pair = [(own, race.own), (peer, race.peer)]
+            for side, measurements in pair if repeat % 2 == 0 else reversed(pair):
+                measurements.append(side.step())
+    return race
+
+
+class Side:
+    """A side in a process of its own."""
+
+    def __init__(self, name: str, serve: Any, work: Work, model: Path, update: bool) -> None:
+        """Take the function that serves."""
+        self._name = name
+        context = multiprocessing.get_context("spawn")
+        self._connection, other = context.Pipe()
+        arguments = {"work": work, "model": model, "update": update, "connection": other}
+        self._process = context.Process(target=serve, kwargs=arguments, daemon=True)
+        self._other = other
+
+    def __enter__(self) -> "Side":
+        """Start, and wait until it is ready."""
+        self._process.start()
+        self._other.close()
+        try:
+            self._connection.recv()
+        except EOFError:
+            raise SystemExit(f"{self._name} did not start; what it said is above") from None
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Let it end."""
+        with suppress(BrokenPipeError):
+            self._connection.send(False)
+        self._process.join(30)
+
+    def step(self) -> Measurement:
+        """Have it do a step."""
+        try:
+            self._connection.send(True)
+            measurement: Measurement = self._connection.recv()
+        except (EOFError, BrokenPipeError):
+            raise SystemExit(f"{self._name} failed; what it said is above") from None
+        return measurement
+
+
+def _check(race: Race, update: bool) -> None:
+    for measurement in [*race.own, *race.peer]:
+        if measurement["trained"] != race.work.sampled:
+            raise SystemExit(f"{measurement['trained']} tokens were sampled where {race.work.sampled} are due")
+        if update and not math.isfinite(measurement["loss"] or 0.0):
+            raise SystemExit("a loss is not finite")
+
+
+_HEADER = (
+    f"{'part':<8} {'prompt':>6} {'trajectories':>12} {'tokens':>7} {'unique':>7}  {OWN:>20}  {PEER:>20}  {'ratio':>20}"
+)
+
+
+def _line(race: Race, part: str, clock: Clock) -> str:
+    work = race.work
+    own, peer = race.seconds(part, clock)
+    total = work.trajectories * work.length
+    return (
+        f"{part:<8} {work.prompt:>6} {work.trajectories:>12} {total:>7} {work.unique:>7}"
+        f"  {_spread(own, 's'):>20}  {_spread(peer, 's'):>20}  {_spread(race.ratios(part, clock), 'x'):>20}"
+    )
+
+
+def _spread(numbers: Iterable[float], unit: str) -> str:
+    numbers = list(numbers)
+    return f"{median(numbers):.2f}{unit} ({min(numbers):.2f}..{max(numbers):.2f})"
+
+
+def _seconds(measurement: Measurement, part: str, clock: Clock) -> float:
+    rollout, update = measurement["rollout"][clock], (measurement["update"] or _NOTHING)[clock]
+    return {"rollout": rollout, "update": update, "step": rollout + update}[part]
+
+
+def _document(races: list[Race], command: str, parts: Sequence[str]) -> dict[str, Any]:
+    import torch
+    import transformers
+    import trl
+
+    modules = {"torch": torch, "transformers": transformers, "trl": trl}
+    versions = {name: module.__version__ for name, module in modules.items()}
+    return {
+        "command": command,
+        "python": platform.python_version(),
+        "versions": versions,
+        "races": [
+            {
+                "work": asdict(race.work),
+                "agentrl": race.own,
+                "trl": race.peer,
+                "ratio": {
+                    clock: {part: median(race.ratios(part, clock)) for part in parts} for clock in _NOTHING
+                },
+            }
+            for race in races
+        ],
+    }

@@ -1,0 +1,99 @@
+"""Makes a model of transformers ready for token tries, and makes sure that it computes the same there.
+
+Shapes: B batch, always 1, T slots, R slots that are read, D model width, V vocabulary.
+"""
+
+import copy
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from agentrl.errors import UsageError
+from agentrl_torch import attention, forward
+from agentrl_torch.blocks import lay_out
+from agentrl_torch.trie import build
+
+
+@torch.no_grad()
+def use_trie(model: PreTrainedModel, plain: bool = False) -> None:
+    """Switch `model` to attention over the trie; `plain` takes the way that is public PyTorch only.
+
+    Raises:
+        UsageError: it computes something else there than on single sequences: its layers see more, or less,
+            of a sequence than attention shows them.
+    """
+    _check_layers(model)
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = (np.arange(12) * 7919 % vocabulary).astype(np.int32)
+    pair = [ids[:8], np.concatenate([ids[:4], ids[8:]])]
+    expected_2RV = [model(torch.from_numpy(s).long()[None].to(model.device)).logits[0] for s in pair]
+    model.set_attn_implementation(attention.PLAIN if plain else attention.NAME)
+    _compute_last_layer_where_read(model)
+    trie = build(pair)
+    reads = np.unique(np.concatenate(trie.slots))[2:]
+    hidden_TD = forward.decode(model, trie, lay_out(trie, reads))
+    logits_TV = forward.project(model, hidden_TD)
+    for logits_RV, slots in zip(expected_2RV, trie.slots, strict=True):
+        gap = float((logits_TV[torch.from_numpy(slots)] - logits_RV)[2:].abs().max())
+        if not gap <= 1e-2 * max(1.0, float(logits_RV.abs().max())):
+            raise UsageError(
+                f"{type(model).__name__} computes something else on shared prefixes (logits differ by {gap:.2g}); "
+                "it cannot be trained here; choose a decoder with full causal attention"
+            )
+
+
+def _check_layers(model: PreTrainedModel) -> None:
+    """Raise UsageError if a layer does not attend to everything before a token."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - {"full_attention"}
+    if kinds:
+        raise UsageError(
+            f"the model has layers of the kind {', '.join(sorted(kinds))}, which training on shared prefixes "
+            "cannot do; choose a model with full attention in all layers"
+        )
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy that is never trained."""
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+def keep_no_activations(model: PreTrainedModel) -> None:
+    """Compute the activations of each layer again in the backward pass, in place of keeping them."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()  # transformers checkpoints in training mode only, where dropout would apply
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+
+
+# The last layer's output is read only where logits are needed, so the rest of it need not be computed. For
+# attention this is in `attention`; here it is done for the gated MLP that most families share.
+
+
+def _compute_last_layer_where_read(model: PreTrainedModel) -> None:
+    if (mlp := last_mlp(model)) is not None:
+        mlp.reads = None
+        mlp.forward = MethodType(_forward_where_read, mlp)
+
+
+def last_mlp(model: PreTrainedModel) -> Any:
+    """Return the last layer's MLP, if it is a plain gated one."""
+    layers = getattr(model.get_decoder(), "layers", None)
+    mlp = getattr(layers[-1], "mlp", None) if layers else None
+    parts = {name: type(part) for name, part in mlp.named_children()} if mlp is not None else {}
+    return mlp if all(parts.get(f"{x}_proj") is nn.Linear for x in ("gate", "up", "down")) else None
+
+
+def _forward_where_read(mlp: Any, hidden_BTD: Tensor) -> Tensor:
+    """Compute the rows that are read; the others, which nothing reads, are 0."""
+    if mlp.reads is None:
+        whole_BTD: Tensor = type(mlp).forward(mlp, hidden_BTD)
+        return whole_BTD
+    found_BRD = type(mlp).forward(mlp, hidden_BTD.index_select(1, mlp.reads))
+    return found_BRD.new_zeros(hidden_BTD.shape).index_copy(1, mlp.reads, found_BRD)
