@@ -1,10 +1,11 @@
-"""Does it learn? Success on held-out tasks, before and after, over several seeds, at equal numbers of trajectories.
+"""Does it learn? Success on held-out tasks, before and after, over several seeds.
 
-    python benchmarks/learning.py                                  # deepsearch, grpo, seeds 0 1 2
-    python benchmarks/learning.py --env deepsearch --algo grpo --seeds 0 1 2 --out runs/learning -- --steps 200
+    python benchmarks/learning.py                        # deepsearch, grpo, seeds 0 1 2
+    python benchmarks/learning.py --seeds 0 1 --out runs/learning -- --steps 200
 
-What follows `--` goes to `agentrl run` as it is. Prints three scores that are often mixed up: closed book (the trained model
-answers without searching), the untrained agent, and the trained agent; then the curve of every seed.
+What follows `--` goes to `agentrl run` as it is. Prints three scores that are often mixed up: closed book
+(the trained model answers without searching), the untrained agent, and the trained agent; then the curve of
+every seed.
 """
 
 import argparse

@@ -45,7 +45,7 @@ class ChatFormat:
 
     def _after_mark(self, messages: Sequence[Message]) -> str:
         turn = [Message("user", "?"), Message("assistant", _MARK)]
-        before, mark, after = self._render([*turn, *messages], speak=True).rpartition(_MARK)
+        _, mark, after = self._render([*turn, *messages], speak=True).rpartition(_MARK)
         if not mark:
             raise UsageError(
                 "the model's chat template leaves out the assistant's last turn, so a conversation cannot be "

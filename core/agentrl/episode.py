@@ -6,17 +6,20 @@ wrong with the run itself (a prompt that can never fit, a dead engine) is raised
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from agentrl.config import SimulatorConfig
 from agentrl.conversation import Conversation
 from agentrl.errors import AgentRLError, ContextFull, TokenBudgetSpent
+from agentrl.hosting.codec import Nonsense, check_action, check_observation, check_outcome
 from agentrl.interfaces import Agent, Env
-from agentrl.types import Action, Observation, Outcome, Task, Trajectory, Turn
+from agentrl.types import Action, Observation, Task, Trajectory, Turn
 from agentrl.watchdog import Watchdog
 
 T = TypeVar("T")
+# Returns a value as it is, if it is what it should be; takes the value and where it came from.
+Check = Callable[[object, str], T]
 
 
 class EpisodeFailed(Exception):
@@ -59,13 +62,13 @@ class Episode:
             EpisodeFailed: it failed; no token was sampled yet, so it may be tried again.
         """
         reset = env.reset(self.trajectory.task, self.trajectory.seed)
-        return await self._call("env.reset", reset, self._limits.reset_timeout, Observation)
+        return await self._call("env.reset", reset, self._limits.reset_timeout, check_observation)
 
     async def play(self, env: Env, agent: Agent, observation: Observation) -> None:
         """Play from the first observation to the judgement; a failure is noted in the trajectory."""
         try:
             await self._turns(env, agent, observation)
-            judge = self._call("env.judge", env.judge(), self._limits.step_timeout, Outcome)
+            judge = self._call("env.judge", env.judge(), self._limits.step_timeout, check_outcome)
             self.trajectory.outcome = await judge
         except EpisodeFailed as failure:
             self.fail(failure)
@@ -85,7 +88,7 @@ class Episode:
                 break
             self._listener.agent_acted(self.trajectory.task, self._add(observation, action))
             step = env.step(action)
-            observation = await self._call("env.step", step, self._limits.step_timeout, Observation)
+            observation = await self._call("env.step", step, self._limits.step_timeout, check_observation)
             if observation.done:
                 break
         else:
@@ -97,7 +100,7 @@ class Episode:
         self._conversation.turn = turn
         act = agent.act(observation, self._conversation)
         try:
-            return await self._call("agent.act", act, self._limits.act_timeout, Action)
+            return await self._call("agent.act", act, self._limits.act_timeout, check_action)
         except (ContextFull, TokenBudgetSpent):
             return None
 
@@ -106,7 +109,7 @@ class Episode:
         self.trajectory.turns.append(turn)
         return turn
 
-    async def _call(self, what: str, awaitable: Awaitable[T], limit: float, kind: type[T]) -> T:
+    async def _call(self, what: str, awaitable: Awaitable[T], limit: float, check: Check[T]) -> T:
         """Return what the env or agent answers, if it does so in time and with the right type."""
         where = f"{what} at turn {len(self.trajectory.turns)}"
         clock = asyncio.timeout(limit)
@@ -120,20 +123,11 @@ class Episode:
             if what == "agent.act" and isinstance(error, AgentRLError):
                 raise
             raise EpisodeFailed(f"{where} raised {type(error).__name__}: {error}") from error
-        if problem := _nonsense(answer, kind):
-            raise EpisodeFailed(f"{where} returned {problem}")
-        return answer
+        try:
+            return check(answer, where)
+        except Nonsense as nonsense:
+            raise EpisodeFailed(str(nonsense)) from nonsense
 
     def _finish(self) -> None:
         self.trajectory.segments = self._conversation.segments
         self.trajectory.seconds = time.monotonic() - self._began
-
-
-def _nonsense(answer: object, kind: type) -> str | None:
-    """Return what is wrong with an answer, or None."""
-    if not isinstance(answer, kind):
-        return f"{type(answer).__name__} where {kind.__name__} is due: {str(answer)[:80]!r}"
-    text = getattr(answer, "text", "")
-    if not isinstance(text, str):
-        return f"{kind.__name__} whose text is {type(text).__name__}, not str"
-    return None

@@ -51,6 +51,9 @@ class DeepSearch(Env):
         )
         top_k: int = Field(default=2, ge=1, description="passages a search shows")
         max_searches: int = Field(default=4, ge=0, description="searches before the answer is forced")
+        max_invalid: int = Field(
+            default=2, ge=1, description="actions in a row that make no sense before the episode ends"
+        )
         observation_characters: int = Field(default=2000, ge=100, description="longest result of a search")
 
         @model_validator(mode="after")
@@ -107,7 +110,7 @@ class DeepSearch(Env):
         self._data = task.data
         self._retriever = self._retriever_of(task)
         self._seen: dict[str, Passage] = {}
-        self._searches = self._invalid = 0
+        self._searches = self._invalid = self._invalid_in_a_row = 0
         self._answer: str | None = None
         return self._observe(f"Question: {task.data['question']}")
 
@@ -124,8 +127,8 @@ class DeepSearch(Env):
         """Search, or take the answer and end; anything else is explained."""
         tag = last_tag(action.text, ("search", "answer"))
         if tag is None or not tag[1]:
-            self._invalid += 1
-            return self._observe(HELP if self._searches < self.config.max_searches else NO_SEARCHES)
+            return self._explain()
+        self._invalid_in_a_row = 0
         name, content = tag
         if name == "answer":
             self._answer = content
@@ -133,6 +136,14 @@ class DeepSearch(Env):
         if self._searches >= self.config.max_searches:
             return self._observe("No searches left.", done=True)
         return await self._search(content)
+
+    def _explain(self) -> Observation:
+        """Say what an action looks like; who does not listen has lost the thread, and the episode ends."""
+        self._invalid += 1
+        self._invalid_in_a_row += 1
+        if self._invalid_in_a_row >= self.config.max_invalid:
+            return self._observe("No action understood.", done=True)
+        return self._observe(HELP if self._searches < self.config.max_searches else NO_SEARCHES)
 
     async def _search(self, query: str) -> Observation:
         found = await self._retriever.search(query, self.config.top_k)

@@ -30,19 +30,19 @@ def use_trie(model: PreTrainedModel, plain: bool = False) -> None:
     vocabulary = model.config.get_text_config().vocab_size
     ids = (np.arange(12) * 7919 % vocabulary).astype(np.int32)
     pair = [ids[:8], np.concatenate([ids[:4], ids[8:]])]
-    expected_2RV = [model(torch.from_numpy(s).long()[None].to(model.device)).logits[0] for s in pair]
+    expected = [model(torch.from_numpy(s).long()[None].to(model.device)).logits[0] for s in pair]
     model.set_attn_implementation(attention.PLAIN if plain else attention.NAME)
     _compute_last_layer_where_read(model)
     trie = build(pair)
     reads = np.unique(np.concatenate(trie.slots))[2:]
     hidden_TD = forward.decode(model, trie, lay_out(trie, reads))
     logits_TV = forward.project(model, hidden_TD)
-    for logits_RV, slots in zip(expected_2RV, trie.slots, strict=True):
+    for logits_RV, slots in zip(expected, trie.slots, strict=True):
         gap = float((logits_TV[torch.from_numpy(slots)] - logits_RV)[2:].abs().max())
         if not gap <= 1e-2 * max(1.0, float(logits_RV.abs().max())):
             raise UsageError(
-                f"{type(model).__name__} computes something else on shared prefixes (logits differ by {gap:.2g}); "
-                "it cannot be trained here; choose a decoder with full causal attention"
+                f"{type(model).__name__} computes something else on shared prefixes (its logits differ by "
+                f"{gap:.2g}); it cannot be trained here; choose a decoder with full causal attention"
             )
 
 
@@ -95,5 +95,5 @@ def _forward_where_read(mlp: Any, hidden_BTD: Tensor) -> Tensor:
     if mlp.reads is None:
         whole_BTD: Tensor = type(mlp).forward(mlp, hidden_BTD)
         return whole_BTD
-    found_BRD = type(mlp).forward(mlp, hidden_BTD.index_select(1, mlp.reads))
+    found_BRD: Tensor = type(mlp).forward(mlp, hidden_BTD.index_select(1, mlp.reads))
     return found_BRD.new_zeros(hidden_BTD.shape).index_copy(1, mlp.reads, found_BRD)

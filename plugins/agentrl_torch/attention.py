@@ -1,8 +1,8 @@
 """Attention over a token trie, registered with transformers, so that any causal model runs on it unchanged.
 
 A slot attends to its ancestors and itself: exactly what it would see in each of its sequences. The layout of
-the trie travels to the attention layers as the keyword argument `trie` of the model's decoder. Two ways to the
-same numbers: `flash` on the CPU (fast), and here `plain_attention`, in public PyTorch only, for all else.
+the trie travels to the attention layers as the keyword argument `trie` of the model's decoder. Two ways lead
+to the same numbers: `flash` on the CPU, and here `plain_attention`, which is public PyTorch only.
 
 Shapes: B batch, always 1, H query heads, K key heads, T slots, D head width.
 """
@@ -56,7 +56,7 @@ def trie_attention(
 def _attend_where_read(
     query_BHTD: Tensor, key_BKTD: Tensor, value_BKTD: Tensor, trie: Layout, scale: float
 ) -> Tensor:
-    """Attend with the queries of `trie.reads` only; the other rows of the output, which nothing reads, are 0."""
+    """Attend with the queries of `trie.reads` only; other rows of the output, which nothing reads, are 0."""
     assert trie.reads is not None
     assert trie.last is not None
     query_BHQD = query_BHTD.index_select(2, trie.reads)
@@ -99,9 +99,7 @@ def _checked(module: torch.nn.Module, trie: Layout | None, options: dict[str, An
     """Return the layout, or refuse what would not be exact."""
     for option, words in _REFUSED.items():
         if options.get(option) is not None:
-            raise UsageError(
-                f"the model's attention uses {words}, which training on shared prefixes cannot do"
-            )
+            raise UsageError(f"the model's attention uses {words}, which cannot train on shared prefixes")
     if not getattr(module, "is_causal", True):
         raise UsageError("the model's attention is not causal; choose a causal language model")
     if trie is None:

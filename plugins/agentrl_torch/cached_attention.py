@@ -7,12 +7,11 @@ share it, and the parts are merged by their log-sum-exp:
 
     softmax over a and b = sigmoid(lse_a - lse_b) * softmax over a + (1 - that) * softmax over b
 
-Shape letters: N new tokens, R rows with one new token, S rows of the tails that are looked at, Q queries,
+Shape letters: N new tokens, R rows with one new token, S slots of the tails that are looked at, Q queries,
 L keys, T longest tail, H query heads, K key-value heads, G = H / K, D head size; B is the batch, of 1 where
 tokens are packed.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,38 +24,9 @@ from transformers import AttentionInterface
 
 from agentrl.errors import UsageError
 from agentrl_torch.kv_cache import Tails
+from agentrl_torch.single_tokens import SingleTokens
 
 NAME = "agentrl_cached"
-
-
-@dataclass(slots=True)
-class SingleTokens:
-    """The rows with one new token: they attend together, as one batch over (a slice of) the slots.
-
-    Attributes:
-        slots: which slots are looked at: a range that may hold others too, or exact indices.
-        row_of_slot_S: whose query each of these slots gets: an index into the N tokens.
-        token_R: index of each row's token among the N.
-        slot_R: index of each row's slot among the S.
-        length_S: how many tokens each slot holds.
-        longest: the largest that counts.
-        bias_S11T: 0 where a slot holds a token, -inf behind its end.
-    """
-
-    slots: slice | Tensor
-    row_of_slot_S: Tensor
-    token_R: Tensor
-    slot_R: Tensor
-    length_S: Tensor
-    longest: int
-    bias_S11T: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Make the bias."""
-        place_T = torch.arange(self.longest, device=self.length_S.device)
-        behind_ST = place_T >= self.length_S.unsqueeze(1)
-        bias_ST = torch.zeros(behind_ST.shape, device=behind_ST.device).masked_fill_(behind_ST, -math.inf)
-        self.bias_S11T = bias_ST[:, None, None, :]
 
 
 @dataclass(slots=True)
@@ -162,16 +132,12 @@ def _store(layout: Layout, layer: int, key_BKND: Tensor, value_BKND: Tensor) -> 
 def _own_part(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Attend to the sequences' own tokens: (N, K, G, D) and the log-sum-exp (N, K, G)."""
     singles, tails = layout.singles, layout.tails
-    if singles is not None:
-        out_SKGD, lse_SKG = _attend_singles(singles, tails, layer, query_NKGD, scale)
-        if not layout.chunks:
-            return out_SKGD.index_select(0, singles.slot_R), lse_SKG.index_select(0, singles.slot_R)
-    value_size = tails.values[layer].shape[-1]
-    out_NKGD = query_NKGD.new_empty((*query_NKGD.shape[:3], value_size))
+    out_NKGD = query_NKGD.new_empty((*query_NKGD.shape[:3], tails.spec.value_size))
     lse_NKG = query_NKGD.new_empty(query_NKGD.shape[:3], dtype=_exact(query_NKGD.dtype))
     if singles is not None:
-        out_NKGD.index_copy_(0, singles.token_R, out_SKGD.index_select(0, singles.slot_R))
-        lse_NKG.index_copy_(0, singles.token_R, lse_SKG.index_select(0, singles.slot_R))
+        out_RKGD, lse_RKG = _attend_singles(singles, tails, layer, query_NKGD, scale)
+        out_NKGD.index_copy_(0, singles.token_R, out_RKGD)
+        lse_NKG.index_copy_(0, singles.token_R, lse_RKG)
     for chunk in layout.chunks:
         _attend_chunk(chunk, layer, query_NKGD, out_NKGD, lse_NKG, scale)
     return out_NKGD, lse_NKG
@@ -180,14 +146,17 @@ def _own_part(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> t
 def _attend_singles(
     singles: SingleTokens, tails: Tails, layer: int, query_NKGD: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    key_SKTD = tails.keys[layer][:, :, : singles.longest]
-    value_SKTD = tails.values[layer][:, :, : singles.longest]
-    if isinstance(singles.slots, slice):
-        key_SKTD, value_SKTD = key_SKTD[singles.slots], value_SKTD[singles.slots]
-    else:
-        key_SKTD, value_SKTD = (kept.index_select(0, singles.slots) for kept in (key_SKTD, value_SKTD))
+    """Attend to the tails for the rows with one new token, in the order of `singles.token_R`."""
     query_SKGD = query_NKGD.index_select(0, singles.row_of_slot_S)
-    return attend(query_SKGD, key_SKTD, value_SKTD, scale, bias=singles.bias_S11T)
+    parts, first = [], 0
+    for block in singles.blocks:
+        key_BKTD = tails.keys[layer][block.slots, :, : block.longest]
+        value_BKTD = tails.values[layer][block.slots, :, : block.longest]
+        query_BKGD = query_SKGD[first : first + len(key_BKTD)]
+        parts.append(attend(query_BKGD, key_BKTD, value_BKTD, scale, bias=block.bias_B11T))
+        first += len(key_BKTD)
+    out_SKGD, lse_SKG = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+    return out_SKGD.index_select(0, singles.slot_R), lse_SKG.index_select(0, singles.slot_R)
 
 
 def _attend_chunk(

@@ -2,19 +2,19 @@
 
 The sequences are in the order of their paths, so that all who follow a prefix are side by side.
 
-Shape letters: B batch, 1; N new tokens, R rows that sample, S slots that are looked at, T longest tail,
-K key heads.
+Shape letters: B batch, 1; N new tokens, R rows that sample, K key heads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from agentrl_torch.cached_attention import Chunk, Layout, Shared, SingleTokens
+from agentrl_torch.cached_attention import Chunk, Layout, Shared
 from agentrl_torch.kv_cache import Tails
 from agentrl_torch.sequences import Prefix, Session
+from agentrl_torch.single_tokens import Row, SingleTokens, serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,8 @@ class Packed:
         self.ids_BN = token_R.unsqueeze(0)
         self.positions_BN += 1
         self.layout.places += 1
-        singles = self.layout.singles
-        if singles is not None:
-            self.layout.singles = replace(singles, length_S=singles.length_S + 1, longest=singles.longest + 1)
+        if self.layout.singles is not None:
+            self.layout.singles.advance()
 
 
 def pack(pieces: Sequence[Piece], tails: Tails, device: torch.device) -> Packed:
@@ -149,29 +148,8 @@ def _chunk(piece: Piece, tails: Tails) -> Chunk:
 
 
 def _singles(singles: list[Piece], tails: Tails, device: torch.device) -> SingleTokens:
-    slots = [_slot(piece) for piece in singles]
-    lengths = [piece.kept + 1 for piece in singles]
-    low, high = min(slots), max(slots) + 1
-    looked: slice | Tensor
-    if high - low <= 2 * len(slots):
-        # A view that reads some slots in vain is cheaper than a copy of those that are needed.
-        looked = slice(low, high)
-        index_of = {slot: slot - low for slot in slots}
-        rows, tail_lengths = [0] * (high - low), [1] * (high - low)
-    else:
-        looked = torch.tensor(slots, device=device)
-        index_of = {slot: index for index, slot in enumerate(slots)}
-        rows, tail_lengths = [0] * len(slots), [1] * len(slots)
-    for piece, slot, length in zip(singles, slots, lengths, strict=True):
-        rows[index_of[slot]], tail_lengths[index_of[slot]] = piece.begin, length
-    return SingleTokens(
-        looked,
-        torch.tensor(rows, device=device),
-        torch.tensor([piece.begin for piece in singles], device=device),
-        torch.tensor([index_of[slot] for slot in slots], device=device),
-        torch.tensor(tail_lengths, device=device),
-        max(lengths),
-    )
+    rows = [Row(_slot(piece), piece.kept + 1, piece.begin) for piece in singles]
+    return serve(rows, tails.spec.heads * tails.spec.key_size, device)
 
 
 def _shared(placed: list[Piece]) -> list[list[Shared]]:

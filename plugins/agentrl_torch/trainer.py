@@ -19,7 +19,7 @@ from torch import Tensor
 from agentrl.errors import UsageError
 from agentrl.interfaces import Algorithm, PluginConfig, Resources, Trainer
 from agentrl.types import Batch, Credit, Group, Need
-from agentrl_torch import adaptation, checkpoint, linear, loading, micro_batch, optimization
+from agentrl_torch import adaptation, checkpoint, kernels, loading, micro_batch, optimization
 from agentrl_torch.audit import THRESHOLDS, Audit
 from agentrl_torch.metrics import Tally, sizes
 from agentrl_torch.micro_batch import MicroBatch
@@ -81,7 +81,7 @@ class TorchTrainer(Trainer):
         self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
         kept = torch.promote_types(self._dtype, torch.float32)
         self._actor = loading.load_model(model, kept, resources.device)
-        linear.accelerate(self._actor)
+        kernels.accelerate(self._actor)
         adaptation.use_trie(self._actor, plain=self.config.attention == "plain")
         self._reference = adaptation.frozen_copy(self._actor) if "reference" in needs else None
         if self.config.gradient_checkpointing:

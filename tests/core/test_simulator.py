@@ -113,9 +113,9 @@ def test_a_crash_ends_one_trajectory_and_names_its_cause() -> None:
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (None, "env.step at turn 1 returned NoneType where Observation is due"),
-        ({"text": "x"}, "returned dict where Observation is due"),
-        (Observation(3), "returned Observation whose text is int"),  # type: ignore[arg-type]
+        (None, "env.step at turn 1 returned None, not an Observation"),
+        ({"text": "x"}, ", not an Observation"),
+        (Observation(3), "Observation.text"),  # type: ignore[arg-type]
     ],
 )
 def test_nonsense_ends_one_trajectory(answer: Any, cause: str) -> None:

@@ -109,11 +109,18 @@ def test_an_answer_after_the_last_search_still_counts() -> None:
 
 
 def test_nonsense_is_explained_and_counted_and_leaves_the_state_as_it_was() -> None:
-    world, task = env(), env().tasks("train")[0]
+    world, task = env(max_invalid=9), env().tasks("train")[0]
     seen, outcome = play(world, task, ["hello", "<search> </search>", "<answer"])
     assert all("<search>" in each.text and "<answer>" in each.text and not each.done for each in seen[1:])
     assert len({each.state_key for each in seen}) == 1
     assert outcome.metrics["invalid_actions"] == 3
+
+
+def test_two_actions_in_a_row_that_make_no_sense_end_the_episode() -> None:
+    world, task = env(), env().tasks("train")[0]
+    seen, outcome = play(world, task, ["hello", "<search> Ada</search>", "hm", "hm"])
+    assert [each.done for each in seen] == [False, False, False, False, True]
+    assert not outcome.success
 
 
 def test_a_search_that_finds_nothing_says_so() -> None:

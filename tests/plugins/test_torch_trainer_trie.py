@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from agentrl import AgentRLError, Group, Segment, Span, Task, Trajectory
 from agentrl_torch import blocks, micro_batch
 from agentrl_torch.attention import plain_attention
 from agentrl_torch.flash import flash_attention, supports
-from agentrl_torch.linear import accelerate
+from agentrl_torch.kernels import accelerate
 from agentrl_torch.trie import Trie, build, count_unique
 
 torch.set_num_threads(1)
@@ -138,18 +139,41 @@ def test_flash_attention_declines_heads_of_different_width():
     assert not supports(query.half(), key.half(), key.half())
 
 
-def test_accelerated_layers_compute_the_same():
+class Doubled(Qwen2RMSNorm):
+    """A norm of another formula, whose name looks usual: DoubledRMSNorm."""
+
+    def forward(self, hidden):
+        return 2 * super().forward(hidden)
+
+
+Doubled.__name__ = "DoubledRMSNorm"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.nn.Linear(16, 24),
+        lambda: torch.nn.Linear(16, 24, bias=False),
+        lambda: Qwen2RMSNorm(16),
+        lambda: Doubled(16),
+    ],
+    ids=["dense", "without-bias", "norm", "another-norm"],
+)
+@pytest.mark.parametrize("rows", [3, 50])
+def test_accelerated_modules_compute_the_same(make, rows):
     torch.manual_seed(0)
-    layer = torch.nn.Sequential(torch.nn.Linear(16, 24), torch.nn.Linear(24, 8, bias=False))
-    inputs = torch.randn(2, 50, 16, requires_grad=True)
+    module = make()
+    with torch.no_grad():
+        module.weight.normal_()
+    inputs = torch.randn(2, rows, 16, requires_grad=True)
     results = []
     for _ in range(2):
-        layer.zero_grad()
-        out = layer(inputs)
-        grad = torch.autograd.grad(out.square().sum(), [inputs, *layer.parameters()])
-        results.append([out.detach(), *grad])
-        accelerate(layer)
-    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-4)
+        out = module(inputs)
+        gradients = torch.autograd.grad(out.pow(3).sum(), [inputs, *module.parameters()])
+        results.append([out.detach(), *gradients])
+        accelerate(module)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-3)
+    assert ("forward" in vars(module)) == (type(module) is not Doubled)
 
 
 def trajectory(task, prompt, turns):
