@@ -45,7 +45,7 @@ def closed_book(env: str, folder: Path) -> float:
     """Return the success of a trained model that may not search."""
     report = folder / "closed-book.json"
     if not report.exists():
-        agentrl("eval", str(folder), "--set", "agent.closed_book=true", "--json", str(report))
+        agentrl("eval", str(folder), "--set", "agent.closed_book=true", "--out", str(report))
     return float(json.loads(report.read_text())["metrics"]["success"]["mean"])
 
 

@@ -87,6 +87,11 @@ class GRPO(Algorithm):
         return frozenset({"groups", "reference"} if self.config.kl_coefficient else {"groups"})
 
     @property
+    def skips_zero_advantage(self) -> bool:
+        """Return whether a token without advantage has neither loss nor gradient: without a penalty."""
+        return self.config.kl_coefficient == 0
+
+    @property
     def aggregation(self) -> Aggregation:
         """Return how per-token losses become one number."""
         return Aggregation(self.config.aggregation, self.config.length)

@@ -14,7 +14,12 @@ class Tiny(Model):
     """The model `tiny`."""
 
     # Its thoughts are short; a turn that goes on longer has gone astray.
-    suggests: ClassVar[Mapping[str, Any]] = {"simulator.max_new_tokens": 32}
+    suggests: ClassVar[Mapping[str, Any]] = {
+        "simulator.max_new_tokens": 32,
+        "trainer.learning_rate": 2e-4,
+        "trainer.warmup_steps": 10,
+        "steps": 200,
+    }
 
     def path(self) -> Path:
         """Return the folder with weights, tokenizer, chat template and card."""

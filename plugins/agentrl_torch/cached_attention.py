@@ -224,13 +224,18 @@ def attend(
 
     `causal` lets query i see keys 0 to i.
     """
-    if query_BKQD.device.type == "cpu" and key_BKLD.shape[-1] == value_BKLD.shape[-1]:
+    if has_kernel(query_BKQD, value_BKLD):
         # The kernel behind scaled_dot_product_attention, which itself does not return the log-sum-exp.
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query_BKQD, key_BKLD, value_BKLD, 0.0, causal, attn_mask=bias, scale=scale
         )
         return out, lse
     return _attend_by_matmul(query_BKQD, key_BKLD, value_BKLD, scale, bias, causal)
+
+
+def has_kernel(query: Tensor, value: Tensor) -> bool:
+    """Return whether the CPU's kernel takes tensors of this kind."""
+    return query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
 
 
 def _attend_by_matmul(

@@ -56,7 +56,6 @@ class TorchEngine(Engine):
     def __init__(self, config: Any = None) -> None:
         """Take a `Config`; None means all defaults."""
         super().__init__(config)
-        self._version = 0
         self._scheduler: Scheduler | None = None
         self._generator: Generator | None = None
 
@@ -65,7 +64,11 @@ class TorchEngine(Engine):
         # Torch keeps the number of threads per thread, so it is set in the one that computes.
         executor = ThreadPoolExecutor(1, "torch-engine", torch.set_num_threads, (resources.threads,))
         loop = asyncio.get_running_loop()
-        self._generator = await loop.run_in_executor(executor, self._load, model, resources.device)
+        try:
+            self._generator = await loop.run_in_executor(executor, self._load, model, resources.device)
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
         self._scheduler = Scheduler(self._generator, executor)
 
     async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
@@ -74,11 +77,12 @@ class TorchEngine(Engine):
         Raises:
             UsageError: there is nothing to continue, or no room in the context.
         """
+        scheduler = self._running()
         self._check(token_ids, sampling)
         request = Request(list(token_ids), sampling, session)
-        await self._running().submit(request)
+        await scheduler.submit(request)
         stop: Literal["stop", "length"] = "stop" if request.stopped else "length"
-        return Completion(request.sampled, request.logprobs, stop, self._version)
+        return Completion(request.sampled, request.logprobs, stop, request.version)
 
     def release(self, session: str) -> None:
         """Forget what is kept for `session`."""
@@ -91,8 +95,7 @@ class TorchEngine(Engine):
         Raises:
             AgentRLError: names or shapes are not the model's; then nothing has been loaded.
         """
-        await self._running().run_alone(lambda: self._load_weights(weights))
-        self._version = version
+        await self._running().run_alone(lambda: self._load_weights(weights, version))
 
     async def sleep(self) -> None:
         """Forget all sessions and give their memory back."""
@@ -114,14 +117,21 @@ class TorchEngine(Engine):
         stop_rule = StopRule(self.tokenizer, _end_ids(model, self.tokenizer.eos_token_id))
         return Generator(model, store, stop_rule, config.max_batch, config.max_prefill)
 
-    def _load_weights(self, weights: Weights) -> None:
+    def _load_weights(self, weights: Weights, version: int) -> None:
         generator = self._loaded()
         load_into(generator.model, weights)
         generator.store.clear()
+        generator.version = version
 
     def _check(self, token_ids: Sequence[int], sampling: Sampling) -> None:
         if not token_ids or sampling.max_tokens < 1:
             raise UsageError("the engine was asked to continue no tokens, or by no tokens")
+        vocabulary = self._loaded().model.config.get_text_config().vocab_size
+        if not 0 <= min(token_ids) <= max(token_ids) < vocabulary:
+            raise UsageError(
+                f"the prompt has token {max(token_ids)}, but the model's vocabulary ends at "
+                f"{vocabulary - 1}; use the tokenizer that belongs to the model"
+            )
         if len(token_ids) + sampling.max_tokens > self.context_length:
             raise UsageError(
                 f"{len(token_ids)} tokens and up to {sampling.max_tokens} more do not fit into the model's "

@@ -37,7 +37,10 @@ def fit(model: PreTrainedModel) -> CacheSpec:
     Raises:
         UsageError: the model cannot be run this way.
     """
-    ids_BN = torch.arange(sum(_PROBE_PIECES), device=model.device).unsqueeze(0) % model.config.vocab_size
+    ids_BN = (
+        torch.arange(sum(_PROBE_PIECES), device=model.device).unsqueeze(0)
+        % model.config.get_text_config().vocab_size
+    )
     expected_V = model(input_ids=ids_BN, use_cache=False).logits[0, -1].float()
     spec = _measure(model, ids_BN)
     model.set_attn_implementation(NAME)

@@ -64,6 +64,7 @@ class Generator:
         """
         self.model = model
         self.store = store
+        self.version = 0
         self._stop_rule = stop_rule
         self._max_rows = max_rows
         self._max_prefill = max_prefill
@@ -88,10 +89,10 @@ class Generator:
             interrupted: asked after every forward.
         """
         self._batch = None
+        self._waiting.extend(arrived)
         self._drop_cancelled()
         for name in released:
             self.store.release(name)
-        self._waiting.extend(arrived)
         done: list[Request] = []
         while self.busy and not done:
             self._admit()
@@ -128,6 +129,7 @@ class Generator:
             if request.session in busy or len(busy) >= self._max_rows:
                 left.append(request)
             else:
+                request.version = self.version
                 admitted.append(request)
                 busy.add(request.session)
         self._waiting = left

@@ -9,11 +9,15 @@ Shape letters: S slots, K key-value heads, C capacity of a slot (tokens), D head
 """
 
 import heapq
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# Bytes of a cache line: the alignment that kernels like best, and the same one every time.
+_LINE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,13 @@ class CacheSpec:
 
     def _zeros(self, shape: tuple[int, ...]) -> Tensor:
         # Zeros, not empty: attention masks what was never written, but a NaN there would get through.
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        if self.device.type != "cpu":
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        # The system gives zeroed pages, and only when they are written to, where torch would write to all.
+        size = math.prod(shape) * self.dtype.itemsize
+        raw = torch.from_numpy(np.zeros(size + _LINE, dtype=np.uint8))
+        first = -raw.data_ptr() % _LINE
+        return raw[first : first + size].view(self.dtype).view(shape)
 
 
 class Tails:
@@ -46,20 +56,24 @@ class Tails:
     def __init__(self, spec: CacheSpec) -> None:
         """Begin without slots."""
         self.spec = spec
-        self.clear()
-
-    def clear(self) -> None:
-        """Give all memory back and forget every slot."""
         self.slots = 0
         self.capacity = 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self._free: list[int] = []
+        self._first_size = (8, 128)
+
+    def clear(self) -> None:
+        """Give all memory back and forget every slot; what comes next is expected to be of the same size."""
+        self._first_size = max(self.slots, self._first_size[0]), max(self.capacity, self._first_size[1])
+        self.slots, self.capacity = 0, 0
+        self.keys, self.values, self._free = [], [], []
 
     def take(self) -> int:
         """Return the lowest free slot; low slots keep the rows that decode together side by side."""
         if not self._free:
-            self._resize(max(8, 2 * self.slots), max(128, self.capacity))
+            slots, capacity = self._first_size
+            self._resize(max(slots, 2 * self.slots), max(capacity, self.capacity))
         return heapq.heappop(self._free)
 
     def give_back(self, slot: int) -> None:
@@ -84,8 +98,11 @@ class Tails:
         self.slots, self.capacity = slots, capacity
 
 
-def _grown(old: Sequence[Tensor], new: list[Tensor]) -> list[Tensor]:
-    for old_SKCD, new_SKCD in zip(old, new, strict=False):
-        slots, _, capacity, _ = old_SKCD.shape
-        new_SKCD[:slots, :, :capacity] = old_SKCD
+def _grown(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
+    """Return `new` with the contents of `old`, which is emptied on the way to save memory."""
+    for new_SKCD in new:
+        if old:
+            old_SKCD = old.pop(0)
+            slots, _, capacity, _ = old_SKCD.shape
+            new_SKCD[:slots, :, :capacity] = old_SKCD
     return new

@@ -1,7 +1,5 @@
 """Adds up what the micro-batches of an update report."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -15,44 +13,48 @@ class Tally:
     def __init__(self) -> None:
         """Begin with nothing."""
         self._sums: dict[str, float] = {}
-        self._tokens = 0
-        self._lowest = float("inf")
-        self._highest = 0.0
+        self._lowest, self._highest = float("inf"), 0.0
+        self._tokens = self._context = self._unique = 0
+        self._trajectories = self._skipped = 0
 
-    def add(self, tokens: Tokens) -> None:
+    def skip(self, trajectories: int) -> None:
+        """Take note of trajectories that need not be computed."""
+        self._skipped += trajectories
+
+    def add(self, tokens: Tokens, micro: MicroBatch) -> None:
         """Take note of a micro-batch on which the loss was computed."""
-        logged = {"entropy": tokens.entropy, **tokens.logged}
-        for name, values_N in logged.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(values_N.sum(dtype=torch.float64))
-        self._tokens += len(tokens.logprobs)
+        for name, values_N in {"entropy": tokens.entropy, **tokens.logged}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + values_N.sum(dtype=torch.float64).item()
         ratio_N = self._ratio(tokens)
-        self._lowest = min(self._lowest, float(ratio_N.min()))
-        self._highest = max(self._highest, float(ratio_N.max()))
+        self._lowest = min(self._lowest, ratio_N.min().item())
+        self._highest = max(self._highest, ratio_N.max().item())
+        self._tokens += len(tokens.logprobs)
+        self._context += sum(len(ids) for row in micro.rows for ids in row.sequences)
+        self._unique += len(micro.trie)
+        self._trajectories += len(micro.rows)
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers under `policy/`; a name with a slash is kept as it is."""
-        named = {name if "/" in name else f"policy/{name}": total for name, total in self._sums.items()}
-        means = {name: total / self._tokens for name, total in named.items()}
-        return means | {"policy/ratio_min": self._lowest, "policy/ratio_max": self._highest}
+        """Return what was found.
+
+        `policy/...` are means over tokens and extremes; what the algorithm logs under a name with a slash
+        keeps that name. `trainer/tokens` are the sampled ones whose loss was computed, `context_tokens` all
+        that their trajectories hold, `unique_tokens` those that had to be computed, `sharing` the
+        quotient of the two, and `skipped` the share of trajectories without any loss.
+        """
+        total = self._trajectories + self._skipped
+        counts = {"trainer/tokens": float(self._tokens), "trainer/skipped": self._skipped / total}
+        if not self._tokens:
+            return counts
+        named = {name if "/" in name else f"policy/{name}": value for name, value in self._sums.items()}
+        return counts | {
+            "trainer/context_tokens": float(self._context),
+            "trainer/unique_tokens": float(self._unique),
+            "trainer/sharing": self._context / self._unique,
+            "policy/ratio_min": self._lowest,
+            "policy/ratio_max": self._highest,
+            **{name: value / self._tokens for name, value in named.items()},
+        }
 
     @staticmethod
     def _ratio(tokens: Tokens) -> Tensor:
         return (tokens.logprobs.detach() - tokens.old_logprobs).exp()
-
-
-def sizes(micros: Sequence[MicroBatch]) -> dict[str, float]:
-    """Return how many tokens an update trains on, and how much it saves by computing shared ones once.
-
-    `tokens` were sampled; `context_tokens` are all that their trajectories hold, and `unique_tokens` all that
-    are computed; `sharing` is the quotient of the two.
-    """
-    rows = [row for micro in micros for row in micro.rows]
-    context = sum(len(ids) for row in rows for ids in row.sequences)
-    unique = sum(len(micro.trie) for micro in micros)
-    numbers = {
-        "tokens": sum(len(row.targets_N) for row in rows),
-        "context_tokens": context,
-        "unique_tokens": unique,
-        "sharing": context / unique,
-    }
-    return {f"trainer/{name}": float(number) for name, number in numbers.items()}

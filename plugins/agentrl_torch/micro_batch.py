@@ -46,6 +46,11 @@ class Row:
     turns_N: IntArray
     rollout_logprobs_N: NDArray[np.float64]
 
+    @property
+    def sampled(self) -> int:
+        """Return how many tokens were sampled."""
+        return len(self.targets_N)
+
 
 @dataclass(slots=True)
 class MicroBatch:
@@ -62,8 +67,6 @@ class MicroBatch:
         trajectory_N: index into `rows` of each.
         turn_N: its turn.
         rollout_logprobs_N: as the engine reported them, float64.
-        old_logprobs_N: under the actor before this update; None unless computed in a pass of its own.
-        reference_logprobs_N: under the reference; None unless computed.
     """
 
     rows: list[Row]
@@ -76,13 +79,6 @@ class MicroBatch:
     trajectory_N: Tensor
     turn_N: Tensor
     rollout_logprobs_N: Tensor
-    old_logprobs_N: Tensor | None = None
-    reference_logprobs_N: Tensor | None = None
-
-    @property
-    def lengths(self) -> list[int]:
-        """Return how many tokens each trajectory sampled."""
-        return [len(row.targets_N) for row in self.rows]
 
 
 def encode(groups: Sequence[Group]) -> list[Row]:
@@ -180,7 +176,6 @@ def pack(rows: list[Row]) -> MicroBatch:
     span = int(targets_N.max()) + 1
     pairs_U, pair_N = np.unique(slots_N * span + targets_N, return_inverse=True)
     slots_R, row_U = np.unique(pairs_U // span, return_inverse=True)
-    lengths = [len(row.targets_N) for row in rows]
     return MicroBatch(
         rows=rows,
         trie=trie,
@@ -189,7 +184,7 @@ def pack(rows: list[Row]) -> MicroBatch:
         row_U=torch.from_numpy(row_U),
         target_U=torch.from_numpy(pairs_U % span),
         pair_N=torch.from_numpy(pair_N),
-        trajectory_N=torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)),
+        trajectory_N=torch.from_numpy(np.repeat(np.arange(len(rows)), [row.sampled for row in rows])),
         turn_N=torch.from_numpy(np.concatenate([row.turns_N for row in rows])),
         rollout_logprobs_N=torch.from_numpy(np.concatenate([row.rollout_logprobs_N for row in rows])),
     )

@@ -49,6 +49,9 @@ def step(optimizer: torch.optim.Optimizer, max_norm: float, update: int) -> floa
         AgentRLError: the gradient is not finite; the weights stay as they are.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if all(parameter.grad is None for parameter in parameters):  # everything was skipped: the gradient is 0
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
     if not math.isfinite(norm):
         optimizer.zero_grad()

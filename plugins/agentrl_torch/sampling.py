@@ -27,7 +27,8 @@ class Sampler:
         self._plain = bool((temperature_R == 1).all() and (top_p_R >= 1).all())
         self._greedy_R = temperature_R <= 0
         self._temperature_R1 = torch.where(self._greedy_R, 1, temperature_R).unsqueeze(1)
-        self._top_p_R1 = top_p_R.unsqueeze(1)
+        # The likeliest token is kept even where top-p is 0.
+        self._top_p_R1 = top_p_R.clamp(min=1e-9).unsqueeze(1)
         self._truncates = bool((top_p_R < 1).any())
 
     def draw(self, logits_RV: Tensor, positions: Sequence[int]) -> tuple[Tensor, Tensor]:

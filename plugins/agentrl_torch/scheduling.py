@@ -54,7 +54,7 @@ class Scheduler:
             await future
         except asyncio.CancelledError:
             request.cancelled = True
-            self._wake()
+            self._news = True
             raise
         finally:
             self._futures.pop(request, None)
@@ -71,11 +71,15 @@ class Scheduler:
         self._released.append(session)
 
     async def close(self) -> None:
-        """Give up all requests; may be called twice."""
+        """Give up all requests and jobs; may be called twice."""
+        self._news = True
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._fail(list(self._futures), AgentRLError("the engine was closed while it was generating"))
+        closed = AgentRLError("the engine was closed while it was in use")
+        self._fail(list(self._futures), closed)
+        for job in self._jobs:
+            _set_exception(job.future, closed)
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _wake(self) -> None:
@@ -103,6 +107,9 @@ class Scheduler:
     async def _run_job(self, job: _Job) -> None:
         try:
             await self._in_thread(job.function)
+        except asyncio.CancelledError:
+            job.future.cancel()
+            raise
         except Exception as error:  # it is the caller's to handle
             _set_exception(job.future, error)
         else:

@@ -65,6 +65,7 @@ class Request:
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
+    version: int = 0
     cancelled: bool = False
 
 

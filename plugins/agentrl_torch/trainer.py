@@ -15,15 +15,15 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from agentrl.errors import UsageError
 from agentrl.interfaces import Algorithm, PluginConfig, Resources, Trainer
 from agentrl.types import Batch, Credit, Group, Need
 from agentrl_torch import adaptation, checkpoint, kernels, loading, micro_batch, optimization
 from agentrl_torch.audit import THRESHOLDS, Audit
-from agentrl_torch.metrics import Tally, sizes
-from agentrl_torch.micro_batch import MicroBatch
-from agentrl_torch.update import Step, TrieBatch, check_credits, compute_facts
+from agentrl_torch.metrics import Tally
+from agentrl_torch.update import Check, Facts, Step, TrieBatch, check_credits, compute_facts
 
 
 class TorchTrainer(Trainer):
@@ -98,13 +98,13 @@ class TorchTrainer(Trainer):
         """
         groups = [Group(g.task, [t for t in g.trajectories if not t.failed]) for g in groups]
         groups = [group for group in groups if group.trajectories]
-        parts = micro_batch.split(micro_batch.encode(groups), self.config.minibatches)
-        minibatches = [micro_batch.pack_all(rows, self.config.micro_batch_tokens) for rows in parts]
-        batch = TrieBatch(groups, minibatches=minibatches)
+        rows = micro_batch.encode(groups)
+        batch = TrieBatch(groups, minibatches=micro_batch.split(rows, self.config.minibatches))
         if self.config.old_logprobs == "recompute" and self.config.epochs * self.config.minibatches > 1:
-            self._recompute(batch)
+            batch.audit = self._new_audit()
+            batch.logprobs = self._facts(batch, self._actor, batch.audit.compare)
         if "reference" in needs:
-            self._refer(batch)
+            batch.reference_logprobs = self._facts(batch, self._checked_reference())
         return batch
 
     def update(self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm) -> dict[str, float]:
@@ -115,22 +115,23 @@ class TorchTrainer(Trainer):
         """
         if not isinstance(batch, TrieBatch):
             raise UsageError("the torch trainer can only train on a batch that it has prepared itself")
-        if not batch.micros:
+        if not batch.minibatches:
             raise UsageError("there is nothing to train on: no trajectory of the update has a sampled token")
         check_credits(batch.groups, credits, algorithm)
         rate = self._set_learning_rate()
         tally, audit = Tally(), batch.audit or self._new_audit()
+        step = self._step(batch, credits, algorithm)
         self._optimizer.zero_grad()
         losses, norms = [], []
-        for index, micros in enumerate(batch.minibatches * self.config.epochs):
+        for index, rows in enumerate(batch.minibatches * self.config.epochs):
             # After the first step the weights are no longer those that sampled.
             first = index == 0 and batch.audit is None
-            losses.append(self._step(credits, algorithm).accumulate(micros, tally, audit if first else None))
-            norms.append(optimization.step(self._optimizer, self.config.max_grad_norm, self._updates + 1))
+            losses.append(step.accumulate(rows, tally, audit if first else None))
+            norms.append(optimization.step(self._optimizer, self.config.max_grad_norm, step.update))
         self._updates += 1
         numbers = {"loss": fmean(losses), "grad_norm": fmean(norms), "learning_rate": rate}
         named = {f"trainer/{name}": value for name, value in numbers.items()}
-        return named | sizes(batch.micros) | tally.metrics() | audit.metrics()
+        return named | tally.metrics() | audit.metrics()
 
     def weights(self) -> dict[str, Tensor]:
         """Return the actor's weights for an engine: views, tied ones once."""
@@ -149,29 +150,30 @@ class TorchTrainer(Trainer):
         self._actor.save_pretrained(folder)
         loading.load_tokenizer(self._source).save_pretrained(folder)
 
-    def _step(self, credits: list[list[Credit]], algorithm: Algorithm) -> Step:
-        trust_rollout = self.config.old_logprobs == "rollout"
-        return Step(self._actor, self._dtype, algorithm, credits, trust_rollout, self._updates + 1)
+    def close(self) -> None:
+        """Release the models and the optimizer's state."""
+        for name in ("_actor", "_reference", "_optimizer"):
+            self.__dict__.pop(name, None)
 
-    def _recompute(self, batch: TrieBatch) -> None:
-        """Compute, and audit, the log-probabilities before the update."""
-        batch.audit = audit = self._new_audit()
+    def _step(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> Step:
+        return Step(
+            actor=self._actor,
+            dtype=self._dtype,
+            budget=self.config.micro_batch_tokens,
+            algorithm=algorithm,
+            batch=batch,
+            credits=credits,
+            trust_rollout=self.config.old_logprobs == "rollout",
+            update=self._updates + 1,
+        )
 
-        def keep(micro: MicroBatch, logprobs_N: Tensor) -> None:
-            audit.compare(logprobs_N, micro)
-            micro.old_logprobs_N = logprobs_N
+    def _facts(self, batch: TrieBatch, model: PreTrainedModel, check: Check | None = None) -> Facts:
+        return compute_facts(batch, model, self._dtype, self.config.micro_batch_tokens, check)
 
-        batch.logprobs = compute_facts(batch, self._actor, self._dtype, keep)
-
-    def _refer(self, batch: TrieBatch) -> None:
-        """Compute the log-probabilities under the reference."""
+    def _checked_reference(self) -> PreTrainedModel:
         if self._reference is None:
             raise UsageError("the trainer was started without a reference; the algorithm must ask for it")
-
-        def keep(micro: MicroBatch, logprobs_N: Tensor) -> None:
-            micro.reference_logprobs_N = logprobs_N
-
-        batch.reference_logprobs = compute_facts(batch, self._reference, self._dtype, keep)
+        return self._reference
 
     def _new_audit(self) -> Audit:
         return Audit(self.config.audit_threshold or THRESHOLDS[self._dtype])

@@ -5,7 +5,6 @@ Shapes: N sampled tokens of a micro-batch, M its trajectories.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,24 +17,25 @@ from agentrl.types import Batch, Credit, Group
 from agentrl_torch.audit import Audit
 from agentrl_torch.forward import sampled_logprobs
 from agentrl_torch.metrics import Tally
-from agentrl_torch.micro_batch import MicroBatch
+from agentrl_torch.micro_batch import MicroBatch, Row, pack_all
 from agentrl_torch.optimization import check_finite
 
-Credits = Sequence[Sequence[Credit]]
+# Numbers about sampled tokens, by group and trajectory.
 Facts = list[list[Sequence[float]]]
+Credits = Sequence[Sequence[Credit]]
+# What is done with the log-probabilities of a micro-batch as soon as they are known.
+Check = Callable[[Tensor, MicroBatch], None]
 
 
 @dataclass(slots=True)
 class TrieBatch(Batch):
-    """A batch with its micro-batches, by minibatch; `audit` is set if it was audited before the update."""
+    """A batch with its trajectories as arrays, by minibatch.
 
-    minibatches: list[list[MicroBatch]] = field(default_factory=list)
+    `audit` is there if the batch was audited before the update.
+    """
+
+    minibatches: list[list[Row]] = field(default_factory=list)
     audit: Audit | None = None
-
-    @property
-    def micros(self) -> list[MicroBatch]:
-        """Return the micro-batches of all minibatches."""
-        return [micro for micros in self.minibatches for micro in micros]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ class Step:
     Attributes:
         actor: the model being trained.
         dtype: of its matrix products.
+        budget: unique tokens that are computed at once.
         algorithm: has the loss.
+        batch: has the facts about the tokens.
         credits: of each trajectory of each group.
         trust_rollout: whether the engine's log-probabilities are taken for those before the update.
         update: number of the update, from 1, for messages.
@@ -53,31 +55,65 @@ class Step:
 
     actor: PreTrainedModel
     dtype: torch.dtype
+    budget: int
     algorithm: Algorithm
+    batch: Batch
     credits: Credits
     trust_rollout: bool
     update: int
 
-    def accumulate(self, micros: Sequence[MicroBatch], tally: Tally, audit: Audit | None) -> float:
+    def accumulate(self, rows: Sequence[Row], tally: Tally, audit: Audit | None) -> float:
         """Add up the gradients of a minibatch and return its loss."""
-        lengths = [length for micro in micros for length in micro.lengths]
-        weights = iter(token_weights(lengths, self.algorithm.aggregation))
+        weights = token_weights([row.sampled for row in rows], self.algorithm.aggregation)
+        weight_of = {id(row): weight for row, weight in zip(rows, weights, strict=True)}
+        kept = [row for row in rows if self._teaches(row)]
+        tally.skip(len(rows) - len(kept))
         total = 0.0
-        for micro in micros:
+        for micro in pack_all(kept, self.budget):
             tokens = self._forward(micro, audit)
             losses_N = self._losses(tokens, micro)
-            weights_M = losses_N.new_tensor([next(weights) for _ in micro.rows])
+            weights_M = losses_N.new_tensor([weight_of[id(row)] for row in micro.rows])
             loss = (losses_N * weights_M[tokens.trajectory]).sum()
             loss.backward()
             total += loss.item()
-            tally.add(tokens)
+            tally.add(tokens, micro)
         return total
 
+    def _teaches(self, row: Row) -> bool:
+        """Return False if the algorithm says that the trajectory's loss and gradient are exactly 0."""
+        skips = getattr(self.algorithm, "skips_zero_advantage", False)
+        return not skips or any(self.credits[row.group][row.member].advantages)
+
     def _forward(self, micro: MicroBatch, audit: Audit | None) -> Tokens:
+        """Put together what the algorithm sees of a micro-batch."""
         logprobs_N, entropy_N = sampled_logprobs(self.actor, micro, self.dtype)
         if audit:
             audit.compare(logprobs_N, micro)
-        return _tokens(micro, logprobs_N, entropy_N, self.credits, self.trust_rollout)
+        credits = [self.credits[row.group][row.member] for row in micro.rows]
+        returns = [credit.returns for credit in credits if credit.returns is not None]
+        rollout_N = micro.rollout_logprobs_N.to(logprobs_N)
+        return Tokens(
+            logprobs=logprobs_N,
+            old_logprobs=self._old(micro, logprobs_N.detach(), rollout_N),
+            rollout_logprobs=rollout_N,
+            advantages=_column([credit.advantages for credit in credits], logprobs_N),
+            trajectory=micro.trajectory_N.to(logprobs_N.device),
+            turn=micro.turn_N.to(logprobs_N.device),
+            trajectories=len(micro.rows),
+            entropy=entropy_N,
+            reference_logprobs=_facts(self.batch.reference_logprobs, micro, logprobs_N),
+            returns=_column(returns, logprobs_N) if returns else None,
+        )
+
+    def _old(self, micro: MicroBatch, own_N: Tensor, rollout_N: Tensor) -> Tensor:
+        """Return the log-probabilities before the update.
+
+        Without a pass of their own they are the actor's current ones: exact as long as an update is one
+        step, and tokens that no model sampled have no others.
+        """
+        recomputed_N = _facts(self.batch.logprobs, micro, own_N)
+        before_N = own_N if recomputed_N is None else recomputed_N
+        return torch.where(rollout_N.isnan(), before_N, rollout_N) if self.trust_rollout else before_N
 
     def _losses(self, tokens: Tokens, micro: MicroBatch) -> Tensor:
         losses_N = self.algorithm.loss(tokens)
@@ -90,43 +126,12 @@ class Step:
         return losses_N
 
 
-def _tokens(
-    micro: MicroBatch, logprobs_N: Tensor, entropy_N: Tensor, credits: Credits, trust_rollout: bool
-) -> Tokens:
-    """Put together what the algorithm sees."""
-    like: dict[str, Any] = {"dtype": logprobs_N.dtype, "device": logprobs_N.device}
-    given = [credits[row.group][row.member] for row in micro.rows]
-    returns = [credit.returns for credit in given if credit.returns is not None]
-    reference = micro.reference_logprobs_N
-    return Tokens(
-        logprobs=logprobs_N,
-        old_logprobs=_old(micro, logprobs_N.detach(), trust_rollout),
-        rollout_logprobs=micro.rollout_logprobs_N.to(**like),
-        advantages=_column([credit.advantages for credit in given], like),
-        trajectory=micro.trajectory_N.to(logprobs_N.device),
-        turn=micro.turn_N.to(logprobs_N.device),
-        trajectories=len(micro.rows),
-        entropy=entropy_N,
-        reference_logprobs=None if reference is None else reference.to(**like),
-        returns=_column(returns, like) if returns else None,
-    )
+def _facts(facts: Facts | None, micro: MicroBatch, like: Tensor) -> Tensor | None:
+    return None if facts is None else _column([facts[row.group][row.member] for row in micro.rows], like)
 
 
-def _old(micro: MicroBatch, own_N: Tensor, trust_rollout: bool) -> Tensor:
-    """Return the log-probabilities before the update.
-
-    Without a pass of their own they are the actor's current ones: exact as long as an update is one step,
-    and tokens that no model sampled have no others.
-    """
-    before_N = own_N if micro.old_logprobs_N is None else micro.old_logprobs_N.to(own_N)
-    if not trust_rollout:
-        return before_N
-    rollout_N = micro.rollout_logprobs_N.to(own_N)
-    return torch.where(rollout_N.isnan(), before_N, rollout_N)
-
-
-def _column(lists: Sequence[Sequence[float]], like: dict[str, Any]) -> Tensor:
-    return torch.cat([torch.as_tensor(numbers, **like) for numbers in lists])
+def _column(lists: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    return torch.cat([like.new_tensor(numbers) for numbers in lists])
 
 
 @torch.no_grad()
@@ -134,15 +139,18 @@ def compute_facts(
     batch: TrieBatch,
     model: PreTrainedModel,
     dtype: torch.dtype,
-    keep: Callable[[MicroBatch, Tensor], None],
+    budget: int,
+    check: Check | None = None,
 ) -> Facts:
-    """Return the log-probabilities of all sampled tokens under `model`; `keep` gets each micro-batch's."""
+    """Return the log-probabilities of all sampled tokens under `model`; `check` gets each micro-batch's."""
     facts: Facts = [[[] for _ in group.trajectories] for group in batch.groups]
-    for micro in batch.micros:
+    for micro in pack_all([row for rows in batch.minibatches for row in rows], budget):
         logprobs_N, _ = sampled_logprobs(model, micro, dtype)
-        keep(micro, logprobs_N)
-        for row, numbers in zip(micro.rows, logprobs_N.cpu().split(micro.lengths), strict=True):
-            facts[row.group][row.member] = numbers.tolist()
+        if check:
+            check(logprobs_N, micro)
+        pieces = logprobs_N.cpu().split([row.sampled for row in micro.rows])
+        for row, logprobs in zip(micro.rows, pieces, strict=True):
+            facts[row.group][row.member] = logprobs.tolist()
     return facts
 
 

@@ -16,7 +16,8 @@ def load_into(model: PreTrainedModel, weights: Weights) -> None:
     """
     own, given = model.state_dict(), dict(weights.items())
     reached = {own[name].data_ptr() for name in given if name in own}
-    missing = [name for name, tensor in own.items() if name not in given and tensor.data_ptr() not in reached]
+    parameters = model.named_parameters()
+    missing = [name for name, tensor in parameters if name not in given and tensor.data_ptr() not in reached]
     unknown = [name for name in given if name not in own]
     misshapen = [name for name in given if name in own and given[name].shape != own[name].shape]
     problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen}

@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -24,7 +28,7 @@ from transformers import (
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Resources
 from agentrl.types import Completion, Sampling
-from agentrl_torch import TorchEngine
+from agentrl_torch import TorchEngine, cached_attention
 from agentrl_torch.sampling import uniform
 
 VOCAB = 300
@@ -519,6 +523,11 @@ def test_what_cannot_be_continued_is_refused(engine: TorchEngine, length: int, w
         asyncio.run(engine.generate(some_ids(0, length), Sampling(max_tokens=wanted), "s"))
 
 
+def test_an_id_that_the_model_does_not_have_is_refused(engine: TorchEngine) -> None:
+    with pytest.raises(UsageError, match="vocabulary ends at 299"):
+        asyncio.run(engine.generate([5, VOCAB], Sampling(max_tokens=1), "s"))
+
+
 def test_an_engine_can_be_closed_twice_and_then_says_that_it_is_closed(qwen: Path) -> None:
     engine = start(qwen)
 
@@ -549,6 +558,90 @@ def test_a_model_whose_attention_is_not_supported_is_refused_at_the_start(tmp_pa
     folder = save(make_model("qwen", **windows), tmp_path)
     with pytest.raises(UsageError, match="sliding_window"):
         start(folder)
+
+
+def test_the_engine_is_exact_where_the_cpu_kernel_is_not_at_hand(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached_attention, "has_kernel", lambda *_: False)
+    engine, plain = start(qwen, max_prefill=16), Plain(qwen)
+    for turn in range(2):
+        prompts = [some_ids(0, 40 + turn) + some_ids(i, 9) for i in range(4)]
+        calls = [engine.generate(ids, Sampling(max_tokens=5), f"s{i}") for i, ids in enumerate(prompts)]
+        for ids, completion in zip(prompts, asyncio.run(together(*calls)), strict=True):
+            plain.check(ids, completion)
+    asyncio.run(engine.close())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-5), ("bfloat16", 0.25)])
+def test_the_model_can_be_run_in_another_precision(qwen: Path, dtype: str, tolerance: float) -> None:
+    engine, ids = start(qwen, dtype=dtype), some_ids(0, 40)
+    calls = [engine.generate(ids, Sampling(max_tokens=8, seed=i), f"s{i}") for i in range(3)]
+    for completion in asyncio.run(together(*calls)):
+        full = Plain(qwen).logprobs(ids + completion.token_ids)[39:-1]
+        expected = full.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0].tolist()
+        assert completion.logprobs == pytest.approx(expected, abs=tolerance)
+    asyncio.run(engine.close())
+
+
+def test_models_of_other_families_run_unchanged(tmp_path: Path) -> None:
+    sizes = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, eos_token_id=END, bos_token_id=0))
+    engine, ids = start(save(model, tmp_path)), some_ids(0, 20)
+    calls = [engine.generate(ids, Sampling(max_tokens=8, seed=i), f"s{i}") for i in range(3)]
+    for completion in asyncio.run(together(*calls)):
+        Plain(tmp_path).check(ids, completion)
+    asyncio.run(engine.load_weights(dict(model.named_parameters()), 1))
+    asyncio.run(engine.close())
+
+
+def test_a_model_with_recurrent_layers_is_refused_at_the_start(tmp_path: Path) -> None:
+    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+    folder = save(MambaForCausalLM(MambaConfig(**sizes)), tmp_path)
+    with pytest.raises(UsageError, match="not all of its layers"):
+        start(folder)
+
+
+def test_envs_that_answer_at_once_make_the_same_batches_in_every_run(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def episode(engine: TorchEngine, index: int) -> list[Completion]:
+        ids, completions = some_ids(index // 2, 15), []
+        for turn in range(3):
+            for _ in range(7 * index % 30):
+                await asyncio.sleep(0)  # an env in this process takes some passes of the event loop
+            wish = Sampling(max_tokens=3 + (index + turn) % 4, seed=10 * index + turn)
+            completions.append(await engine.generate(ids, wish, f"s{index}"))
+            ids = ids + completions[-1].token_ids + some_ids(turn, 6)
+        engine.release(f"s{index}")
+        return completions
+
+    async def run(engine: TorchEngine) -> list[list[Completion]]:
+        return await asyncio.gather(*(episode(engine, index) for index in range(6)))
+
+    results, batches = [], []
+    for _ in range(2):
+        engine = start(qwen)
+        with monkeypatch.context() as patch:
+            batches.append(count_tokens(engine, patch))
+            results.append(asyncio.run(run(engine)))
+        asyncio.run(engine.close())
+    assert batches[0] == batches[1]
+    assert results[0] == results[1]
+
+
+def test_closing_lets_nobody_wait_for_weights(qwen: Path) -> None:
+    engine = start(qwen)
+
+    async def scene() -> Any:
+        asking = asyncio.create_task(engine.generate([5], Sampling(max_tokens=400), "s"))
+        await asyncio.sleep(0.01)
+        loading = asyncio.create_task(engine.load_weights(make_model("qwen").state_dict(), 1))
+        await asyncio.sleep(0)
+        await engine.close()
+        return await asyncio.gather(asking, loading, return_exceptions=True)
+
+    assert all(isinstance(failure, AgentRLError) for failure in asyncio.run(scene()))
 
 
 def test_torch_uses_the_threads_it_was_given_in_the_thread_that_computes(qwen: Path) -> None:

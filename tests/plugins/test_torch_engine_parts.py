@@ -10,6 +10,7 @@ from agentrl.types import Sampling
 from agentrl_torch.cached_attention import _attend_by_matmul, attend
 from agentrl_torch.sampling import Sampler, uniform
 from agentrl_torch.sequences import common_length
+from agentrl_torch.single_tokens import Row, serve
 from agentrl_torch.stopping import StopRule
 
 torch.set_num_threads(1)
@@ -101,6 +102,23 @@ def test_a_stop_string_is_found_when_its_last_character_comes(
 def test_the_common_length_is_where_the_lists_part(left: list[int], right: list[int]) -> None:
     expected = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)
     assert common_length(left, right) == (min(len(left), len(right)) if expected is None else expected)
+
+
+def test_neighbouring_slots_are_served_in_one_call_unless_that_wastes_more_than_a_call() -> None:
+    def blocks(slots: list[int], lengths: list[int], numbers_per_token: int = 64) -> list[tuple[int, int]]:
+        rows = [
+            Row(slot, length, token) for token, (slot, length) in enumerate(zip(slots, lengths, strict=True))
+        ]
+        served = serve(rows, numbers_per_token, CPU)
+        for row, slot in zip(served.token_R.tolist(), served.slot_R.tolist(), strict=True):
+            assert served.row_of_slot_S[slot] == row
+        return [(block.slots.start, block.slots.stop) for block in served.blocks]
+
+    assert blocks([0, 1, 2], [900, 800, 900]) == [(0, 3)]
+    assert blocks([2, 0, 1], [50, 20, 50]) == [(0, 3)]
+    assert blocks([0, 40], [900, 900]) == [(0, 1), (40, 41)]
+    assert blocks([0, 2], [90, 90]) == [(0, 3)]
+    assert blocks([0, 1], [5000, 10]) == [(0, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

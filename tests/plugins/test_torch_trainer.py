@@ -1,5 +1,6 @@
 """Training on the trie equals training on one sequence at a time; and what a run relies on beyond that."""
 
+import asyncio
 import copy
 import math
 import random
@@ -30,8 +31,10 @@ from agentrl import (
     AgentRLError,
     Aggregation,
     Algorithm,
+    Batch,
     Credit,
     Group,
+    Sampling,
     Segment,
     Span,
     Task,
@@ -41,7 +44,7 @@ from agentrl import (
 )
 from agentrl.aggregation import token_weights
 from agentrl.interfaces import Resources
-from agentrl_torch import TorchTrainer, adaptation, forward, micro_batch
+from agentrl_torch import TorchEngine, TorchTrainer, adaptation, forward, micro_batch
 from agentrl_torch.metrics import Tally
 from agentrl_torch.update import Step
 
@@ -190,7 +193,7 @@ def sequence_logprobs(model, part):
 def naive_gradient(model, groups, algorithm):
     """Return loss and gradients, computed without trie, packing or micro-batches."""
     trajectories = [t for group in groups for t in group.trajectories]
-    credits = list(chain(*algorithm.credit(type("B", (), {"groups": groups}))))
+    credits = list(chain(*algorithm.credit(Batch(groups))))
     weights = token_weights([t.sampled for t in trajectories], algorithm.aggregation)
     model.zero_grad()
     total = torch.zeros((), dtype=model.dtype)
@@ -209,10 +212,9 @@ def trie_gradient(model, groups, algorithm, budget=10**6, plain=False):
     """Return loss and gradients of a copy of `model`, computed as the trainer does."""
     model = copy.deepcopy(model)
     adaptation.use_trie(model, plain)
-    micros = micro_batch.pack_all(micro_batch.encode(groups), budget)
-    credits = algorithm.credit(type("B", (), {"groups": groups}))
-    step = Step(model, model.dtype, algorithm, credits, True, 1)
-    loss = step.accumulate(micros, Tally(), None)
+    batch = Batch(groups)
+    step = Step(model, model.dtype, budget, algorithm, batch, algorithm.credit(batch), True, 1)
+    loss = step.accumulate(micro_batch.encode(groups), Tally(), None)
     return loss, {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -309,6 +311,28 @@ def test_gradient_checkpointing_changes_nothing():
     assert_equal_gradients(trie_gradient(model, groups, algorithm), whole)
 
 
+class Skipping(Probe):
+    """A loss that is 0 where the advantage is, which every other trajectory has not."""
+
+    skips_zero_advantage = True
+
+    def credit(self, batch):
+        return [
+            [Credit([float(member % 2)] * t.sampled) for member, t in enumerate(group.trajectories)]
+            for group in batch.groups
+        ]
+
+    def loss(self, tokens):
+        return -tokens.advantages * tokens.logprobs
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_trajectories_that_teach_nothing_are_skipped_exactly(mode):
+    model, groups = make_model(Qwen2Config(**SIZE), torch.float64), play()
+    expected = naive_gradient(model, groups, Skipping(mode))
+    assert_equal_gradients(trie_gradient(model, groups, Skipping(mode)), expected)
+
+
 # Updates
 
 
@@ -354,6 +378,23 @@ def test_an_update_reports_what_it_did(folder):
     assert metrics["policy/ratio_min"] == pytest.approx(1, abs=1e-4)
     assert metrics["policy/ratio_max"] == pytest.approx(1, abs=1e-4)
     assert 0 < metrics["audit/max_logprob_difference"] < 1e-4
+
+
+def test_an_update_in_which_nothing_is_taught_moves_like_a_zero_gradient(folder):
+    class Silent(Skipping):
+        def credit(self, batch):
+            return [[Credit([0.0] * t.sampled) for t in group.trajectories] for group in batch.groups]
+
+    class Computed(Silent):
+        skips_zero_advantage = False
+
+    skipping, computing = trainer_for(folder), trainer_for(folder)
+    for trainer, algorithm in ((skipping, Silent()), (computing, Computed())):
+        run(trainer, [0])
+        (metrics,) = run(trainer, [1], algorithm)
+        assert metrics["trainer/grad_norm"] == metrics["trainer/loss"] == 0
+        assert metrics["trainer/skipped"] == algorithm.skips_zero_advantage
+    assert_same_bits(skipping.weights(), computing.weights())
 
 
 def test_updates_are_the_same_to_the_bit(folder):
@@ -553,3 +594,33 @@ def test_bfloat16_trains_weights_that_stay_in_float32(folder):
     (metrics,) = run(trainer, [0])
     assert {tensor.dtype for tensor in trainer.weights().values()} == {torch.float32}
     assert 1e-4 < metrics["audit/max_logprob_difference"] < 0.5
+
+
+async def ask_twice(engine, prompt, seed):
+    """Play two turns with the engine and return the trajectory."""
+    trajectory = Trajectory(Task("round trip"), segments=[Segment(list(prompt))], reward=float(seed))
+    part = trajectory.segments[0]
+    for turn in range(2):
+        sampling = Sampling(max_tokens=5, seed=10 * seed + turn)
+        completion = await engine.generate(part.token_ids, sampling, f"session {seed}")
+        part.spans.append(Span(len(part.token_ids), completion.logprobs, turn))
+        part.token_ids += [*completion.token_ids, 7, 8]
+    return trajectory
+
+
+def test_what_the_engine_samples_passes_the_audit_update_after_update(folder):
+    trainer, engine = trainer_for(folder), TorchEngine()
+
+    async def play_and_train():
+        await engine.start(folder, Resources())
+        found = []
+        for version in range(3):
+            await engine.load_weights(trainer.weights(), version)
+            played = await asyncio.gather(*(ask_twice(engine, [3, 4, 5], seed) for seed in range(4)))
+            found.append(prepare_and_update(trainer, [Group(played[0].task, played)]))
+        await engine.close()
+        return found
+
+    for metrics in asyncio.run(play_and_train()):
+        assert metrics["audit/max_logprob_difference"] < 1e-3
+        assert metrics["trainer/grad_norm"] > 0

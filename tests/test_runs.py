@@ -1,0 +1,130 @@
+"""Whole runs of the shipped parts, small: killed and resumed, under chaos, warmed up, evaluated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+
+SMALL = {
+    "tasks_per_step": 2,
+    "group_size": 4,
+    "evaluation.tasks": 4,
+    "checkpoints.every": 2,
+    "threads": 1,
+}
+
+
+def command(folder: Path, *more: str, **settings: Any) -> list[str]:
+    sets = [part for key, value in {**SMALL, **settings}.items() for part in ("--set", f"{key}={value}")]
+    run = ["run", "--env", "deepsearch", "--algo", "grpo", "--out", str(folder)]
+    return [sys.executable, "-m", "agentrl", *run, *sets, *more]
+
+
+def finish(words: list[str]) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """Return the metrics of each step that do not depend on the clock."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def weights(folder: Path) -> str:
+    return sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def start_and_signal(words: list[str], folder: Path, steps: int, number: int) -> int:
+    """Send a signal once so many steps are recorded, and return the exit code."""
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        record = folder / "metrics.jsonl"
+        while process.poll() is None and (
+            not record.exists() or len(record.read_text().splitlines()) < steps
+        ):
+            time.sleep(0.01)
+        process.send_signal(number)
+        return process.wait()
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "calm"
+    printed = finish(command(folder, "--steps", "5"))
+    assert "before" in printed
+    assert "after" in printed
+    return folder
+
+
+@pytest.mark.parametrize("step", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+def test_a_killed_run_resumes_to_the_same_numbers_and_weights(calm: Path, tmp_path: Path, step: int) -> None:
+    folder = tmp_path / "killed"
+    code = start_and_signal(command(folder, "--steps", "5"), folder, step, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
+    assert metrics(folder) == metrics(calm)
+    assert weights(folder) == weights(calm)
+
+
+def test_ctrl_c_saves_what_is_recorded_and_exits_with_130(calm: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    code = start_and_signal(command(folder, "--steps", "5"), folder, 1, signal.SIGINT)
+    assert code == 130
+    saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert saved[-1] == f"step-{len(metrics(folder)):06d}"
+    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
+    assert metrics(folder) == metrics(calm)
+    assert weights(folder) == weights(calm)
+
+
+def test_a_run_survives_an_env_that_crashes_hangs_and_returns_garbage(tmp_path: Path) -> None:
+    folder = tmp_path / "chaos"
+    broken = {"hooks.chaos.crash": 0.1, "hooks.chaos.hang": 0.05, "hooks.chaos.garbage": 0.05}
+    times = {"simulator.step_timeout": 0.5, "simulator.reset_timeout": 0.5}
+    finish(command(folder, "--steps", "3", **broken, **times))
+    failed = [row["failed"] for row in metrics(folder)]
+    assert len(failed) == 3
+    assert max(failed) > 0
+
+
+def test_a_warmed_up_run_compares_with_the_model_as_it_came(tmp_path: Path) -> None:
+    folder = tmp_path / "warm"
+    finish(command(folder, "--steps", "1", "--warmup", "2"))
+    evaluations = [
+        json.loads(line)["step"] for line in (folder / "evaluations.jsonl").read_text().splitlines()
+    ]
+    assert evaluations == [-1, 0, 1]
+
+
+def test_a_trained_model_is_evaluated_on_the_test_split(calm: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    words = ["eval", str(calm), "--split", "test", "--tasks", "3", "--repeats", "2", "--out", str(report)]
+    printed = finish([sys.executable, "-m", "agentrl", *words])
+    measured = json.loads(report.read_text())["metrics"]
+    assert {"success", "pass@1", "pass@2", "pass^2"} <= set(measured)
+    assert "success" in printed
+
+
+def test_a_second_run_in_the_same_directory_is_refused(calm: Path) -> None:
+    done = subprocess.run(command(calm), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reference_and_the_model_s_own_text_fit_a_real_run(tmp_path: Path) -> None:
+    """With a KL penalty the trainer keeps a reference; the run directory holds readable trajectories."""
+    folder = tmp_path / "reference"
+    finish(command(folder, "--steps", "2", **{"algorithm.kl_coefficient": 0.01}))
+    assert all("policy/kl" in row for row in metrics(folder))
+    assert os.listdir(folder / "trajectories")
