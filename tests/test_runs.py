@@ -45,9 +45,15 @@ def weights(folder: Path) -> str:
     return sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
+def ignore_interrupts() -> None:
+    """Be started as shells start background jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def start_and_signal(words: list[str], folder: Path, steps: int, number: int) -> int:
     """Send a signal once so many steps are recorded, and return the exit code."""
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, preexec_fn=ignore_interrupts, **quiet) as process:
         record = folder / "metrics.jsonl"
         while process.poll() is None and (
             not record.exists() or len(record.read_text().splitlines()) < steps
@@ -76,9 +82,12 @@ def test_a_killed_run_resumes_to_the_same_numbers_and_weights(calm: Path, tmp_pa
     assert weights(folder) == weights(calm)
 
 
-def test_ctrl_c_saves_what_is_recorded_and_exits_with_130(calm: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_what_is_recorded_and_exits_with_130(
+    calm: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     folder = tmp_path / "stopped"
-    code = start_and_signal(command(folder, "--steps", "5"), folder, 1, signal.SIGINT)
+    code = start_and_signal(command(folder, "--steps", "5"), folder, 1, number)
     assert code == 130
     saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert saved[-1] == f"step-{len(metrics(folder)):06d}"

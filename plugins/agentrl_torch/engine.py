@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Engine, PluginConfig, Resources, Weights
@@ -110,11 +110,12 @@ class TorchEngine(Engine):
     def _load(self, path: Path | str, device: str) -> Generator:
         dtype = choose_dtype(self.config.dtype, device)
         model = load_model(path, dtype, device).requires_grad_(False)
-        self.tokenizer = load_tokenizer(path)
-        self.context_length = int(model.config.get_text_config().max_position_embeddings)
+        tokenizer = self.tokenizer = load_tokenizer(path)
         config = self.config
         store = SessionStore(fit(model), config.min_shared_prefix, config.kv_cache_tokens)
         stop_rule = StopRule(self.tokenizer, _end_ids(model, self.tokenizer.eos_token_id))
+        self.context_length = _context_length(model, tokenizer)
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
         return Generator(model, store, stop_rule, config.max_batch, config.max_prefill)
 
     def _load_weights(self, weights: Weights, version: int) -> None:
@@ -126,11 +127,10 @@ class TorchEngine(Engine):
     def _check(self, token_ids: Sequence[int], sampling: Sampling) -> None:
         if not token_ids or sampling.max_tokens < 1:
             raise UsageError("the engine was asked to continue no tokens, or by no tokens")
-        vocabulary = self._loaded().model.config.get_text_config().vocab_size
-        if not 0 <= min(token_ids) <= max(token_ids) < vocabulary:
+        if not 0 <= min(token_ids) <= max(token_ids) < self._vocabulary:
             raise UsageError(
                 f"the prompt has token {max(token_ids)}, but the model's vocabulary ends at "
-                f"{vocabulary - 1}; use the tokenizer that belongs to the model"
+                f"{self._vocabulary - 1}; use the tokenizer that belongs to the model"
             )
         if len(token_ids) + sampling.max_tokens > self.context_length:
             raise UsageError(
@@ -147,6 +147,12 @@ class TorchEngine(Engine):
         if self._generator is None:
             raise AgentRLError("the engine was closed")
         return self._generator
+
+
+def _context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many tokens the model can look back over; some know no limit of their own."""
+    own = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(own or tokenizer.model_max_length)
 
 
 def _end_ids(model: PreTrainedModel, tokenizer_end: int | None) -> set[int]:
