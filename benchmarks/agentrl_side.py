@@ -1,13 +1,15 @@
 """agentrl's side of the race: the parts that a run has, in the order in which `agentrl.loop` calls them."""
 
 import asyncio
+import cProfile
+import pstats
+import threading
+import time
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
-from agentrl_chat import Chat
-from agentrl_grpo import GRPO
-from agentrl_torch import TorchEngine, TorchTrainer
 from work import Measurement, Stopwatch, Work, peak_mb
 
 from agentrl.config import SimulatorConfig
@@ -17,6 +19,9 @@ from agentrl.interfaces import Env, Resources, Reward
 from agentrl.judging import WeightedReward, judge
 from agentrl.simulator import Simulator
 from agentrl.types import Action, Group, Observation, Outcome, Task, Trajectory
+from agentrl_chat import Chat
+from agentrl_grpo import GRPO
+from agentrl_torch import TorchEngine, TorchTrainer
 
 
 class Recital(Env):
@@ -121,12 +126,41 @@ class AgentRL:
         return self._trainer.update(batch, credits, self._algorithm)["trainer/loss"]
 
 
-def serve(work: Work, model: Path, update: bool, connection) -> None:  # type: ignore[no-untyped-def]
+def profile(work: Work, model: Path, update: bool) -> None:
+    """Do a step under the profiler, and print what took longest, in the main thread and the engine's."""
+    profiles = [cProfile.Profile(time.process_time)]
+
+    def join(*event: object) -> None:
+        # The first event in a new thread; from then on its own profiler takes them.
+        profiles.append(cProfile.Profile(time.process_time))
+        profiles[-1].enable()
+
+    threading.setprofile(join)
+    asyncio.run(_profile(work, model, update, profiles))
+    threading.setprofile(None)
+    report = pstats.Stats(*profiles)
+    report.sort_stats("tottime").print_stats(25)
+    report.sort_stats("cumtime").print_stats("agentrl", 40)
+
+
+async def _profile(work: Work, model: Path, update: bool, profiles: list[cProfile.Profile]) -> None:
+    side = AgentRL(work, model)
+    await side.start()
+    await side.step(update)
+    for each in profiles:
+        each.clear()
+    profiles[0].enable()
+    await side.step(update)
+    profiles[0].disable()
+    await side.close()
+
+
+def serve(work: Work, model: Path, update: bool, connection: Any) -> None:
     """Do a step whenever the other end of `connection` sends True, and send what it took; False ends."""
     asyncio.run(_serve(work, model, update, connection))
 
 
-async def _serve(work: Work, model: Path, update: bool, connection) -> None:  # type: ignore[no-untyped-def]
+async def _serve(work: Work, model: Path, update: bool, connection: Any) -> None:
     side = AgentRL(work, model)
     await side.start()
     connection.send("ready")

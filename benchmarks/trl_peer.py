@@ -1,9 +1,9 @@
 """TRL's side of the race: GRPOTrainer as fast as its users can make it on a CPU.
 
-A `rollout_func` written by hand for many turns: every prompt is read once a group, keys and values are kept across
-turns in a buffer that is never copied, all trajectories decode as one batch without padding, and no
-log-probability that the update would not use is computed. The update has no gradient checkpointing, no pass for
-old or reference log-probabilities, no logging, and the batch size that was fastest here.
+A `rollout_func` written by hand for many turns: every prompt is read once a group, keys and values are kept
+across turns in a buffer that is never copied, all trajectories decode as one batch without padding, and no
+log-probability that the update would not use is computed. The update has no gradient checkpointing, no pass
+for old or reference log-probabilities, no padding and no logging.
 """
 
 import os
@@ -28,11 +28,12 @@ from transformers import (  # noqa: E402
     TrainerState,
 )
 from transformers.cache_utils import DynamicLayer  # noqa: E402
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 
 
 class Buffer(DynamicLayer):
-    """Keys and values of a layer in memory that is reserved once; `DynamicLayer` copies all for every token."""
+    """Keys and values of a layer, in memory reserved once; `DynamicLayer` copies all for every token."""
 
     def reserve(self, repeats: int, capacity: int) -> None:
         """Repeat each row, as the rows of its group, and make room for `capacity` tokens."""
@@ -43,7 +44,9 @@ class Buffer(DynamicLayer):
             self._stored.append(stored)
         self._show()
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """Add the new tokens and return all."""
         if not hasattr(self, "_stored"):
             return super().update(key_states, value_states, *args, **kwargs)
@@ -80,6 +83,7 @@ class Peer(GRPOTrainer):
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Add up the loss of the step."""
         loss: Tensor = super().training_step(*args, **kwargs)
         self.loss += float(loss)
         return loss
@@ -95,7 +99,7 @@ class Rollout:
 
     @torch.inference_mode()
     def __call__(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        """Return ids, and a mask that is 1 where a token was sampled; TRL asks no one for log-probabilities."""
+        """Return ids, and a mask that is 1 where a token was sampled; log-probabilities would not be used."""
         work, tokenizer = self._work, trainer.processing_class
         model = trainer.accelerator.unwrap_model(trainer.model)
         prompt_ids = [tokenizer.encode(prompt) for prompt in prompts[:: work.group_size]]
@@ -177,6 +181,7 @@ class Gate(TrainerCallback):
 def make_trainer(work: Work, model: Path, batch_size: int, callbacks: list[TrainerCallback]) -> Peer:
     """Return the trainer; `batch_size` is how many trajectories go forward and backward at once."""
     torch.set_num_threads(work.threads)
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model)
     chats = [[{"role": "user", "content": work.prompt_text(seed)}] for seed in range(8 * work.groups)]
     prompts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
@@ -228,6 +233,8 @@ def serve(work: Work, model: Path, update: bool, batch_size: int, connection: An
     step = 0
     while connection.recv():
         chosen = [prompts[(step * work.groups + group) % len(prompts)] for group in range(work.groups)]
-        trainer._generate_and_score_completions([{"prompt": p} for p in chosen for _ in range(work.group_size)])
+        trainer._generate_and_score_completions(
+            [{"prompt": p} for p in chosen for _ in range(work.group_size)]
+        )
         connection.send(trainer.measurement(None))
         step += 1

@@ -1,8 +1,8 @@
 """The work that `rollout.py` and `update.py` give to both sides, and what they report about it.
 
-An episode begins with a prompt that its group shares; then come `turns` times `new_tokens` sampled tokens, with an
-observation between two turns. The model's weights are random and no token ends a turn, so every trajectory of both
-sides has exactly the same shape. Every letter of a text is one token.
+An episode begins with a prompt that its group shares; then come `turns` times `new_tokens` sampled tokens,
+with an observation between two turns. The model's weights are random and no token ends a turn, so every
+trajectory of both sides has exactly the same shape. Every letter of a text is one token.
 """
 
 import random
@@ -17,7 +17,8 @@ _PAD, _USER, _ASSISTANT, _END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>
 # Its id is the first that the model does not have: nothing that is sampled ever ends a turn.
 _NEVER = "<|never|>"
 _TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
@@ -26,8 +27,8 @@ _TEMPLATE = (
 class Work:
     """The shapes of a step, in tokens, and what it may use.
 
-    `observation` counts all that stands between two turns and `prompt` all before the first, the chat template's
-    own tokens included.
+    `observation` counts all that stands between two turns and `prompt` all before the first, the chat
+    template's own tokens included.
     """
 
     prompt: int
@@ -63,7 +64,7 @@ class Work:
         return _letters(self.prompt - 3, f"prompt {seed}")
 
     def observation_text(self, seed: int, turn: int) -> str:
-        """Return the letters of a later observation: `observation` tokens from the end of one turn to the next."""
+        """Return the letters of a later observation: `observation` tokens from one turn to the next."""
         return _letters(self.observation - 4, f"observation {seed} {turn}")
 
 
@@ -75,7 +76,7 @@ class Seconds(TypedDict):
 
 
 class Measurement(TypedDict):
-    """One step of one side, and facts to compare; `update` and `loss` are None if there was a rollout only."""
+    """One step of one side, and facts to compare; `update` and `loss` are None if it was a rollout only."""
 
     rollout: Seconds
     update: Seconds | None

@@ -3,7 +3,7 @@
 Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. With rewards R_1..R_G of a group, every token of trajectory
 i gets the advantage (section 4.1.2, outcome supervision)
 
-    A_i = (R_i - mean(R)) / (std(R) + 1e-6)
+    A_i = (R_i - mean(R)) / (std(R) + epsilon)
 
 and the loss of a token is the clipped one of PPO (eq. 3; Schulman et al. 2017, arXiv:1707.06347, eq. 7), with
 ratio r = pi / pi_old, plus a penalty for drifting from the reference:
@@ -15,7 +15,8 @@ How the defaults differ from the paper:
    arXiv:2503.14476, eq. 10).
 2. Losses are averaged over all tokens of the update, not per trajectory first (DAPO, eq. 8).
 3. No KL penalty, hence no reference (DAPO, section 2.3).
-`normalisation="none"` with `aggregation="constant"` is Dr.GRPO (Liu et al. 2025, arXiv:2503.20783, sec. 3.1).
+4. `epsilon` keeps the quotient finite; the paper has none.
+`normalisation="none"` with `aggregation="constant"` is Dr.GRPO (Liu et al. 2025, arXiv:2503.20783).
 
 Shapes: N sampled tokens of a micro-batch.
 """
@@ -50,7 +51,7 @@ class GRPO(Algorithm):
             clip_low: how far below 1 the ratio may fall before it stops to count.
             clip_high: how far above 1 it may rise.
             dual_clip: bound on the ratio where the advantage is negative, so that one token that became
-                likely cannot dominate (Ye et al. 2020, arXiv:1912.09729, eq. 5); None means no bound.
+                likely cannot dominate (Ye et al. 2020, arXiv:1912.09729); None means no bound.
             kl_coefficient: weight of the penalty; above 0 the trainer keeps a reference.
             kl_loss: form of the penalty, with x = log pi - log pi_ref of the sampled token. What counts is
                 where its gradient leads, on average over the policy's own samples:

@@ -129,7 +129,7 @@ class Tokens:
     Attributes:
         logprobs: under the actor being trained; carries the gradient. Nats.
         old_logprobs: under the actor before this update.
-        rollout_logprobs: as the engine reported them.
+        rollout_logprobs: as the engine reported them; NaN where no model sampled the token.
         advantages: from `Algorithm.credit`.
         trajectory: index of the token's trajectory within the micro-batch, 0 to trajectories-1. Integers.
         turn: index of the token's turn within its trajectory. Integers.
@@ -173,6 +173,11 @@ class Algorithm(Plugin, ABC):
     def aggregation(self) -> Aggregation:
         """Return how per-token losses become one number."""
         return Aggregation()
+
+    @property
+    def skips_zero_advantage(self) -> bool:
+        """Return whether a trajectory without any advantage has no loss, so that it need not be computed."""
+        return False
 
     @abstractmethod
     def credit(self, batch: Batch) -> list[list[Credit]]:
@@ -295,7 +300,10 @@ class Trainer(Plugin, ABC):
 
     @abstractmethod
     def prepare(self, groups: list[Group], needs: frozenset[Need]) -> Batch:
-        """Return the batch with recomputed log-probabilities, and what `needs` asks for."""
+        """Return the batch with what `needs` asks for.
+
+        A trainer that trusts the engine's log-probabilities, audited, may leave `logprobs` out.
+        """
 
     @abstractmethod
     def update(self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm) -> dict[str, float]:

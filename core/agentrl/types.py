@@ -135,7 +135,10 @@ class Completion:
 
 @dataclass(slots=True)
 class Span:
-    """A run of sampled tokens inside a segment: `start` is its first index, one logprob a token."""
+    """A run of sampled tokens inside a segment: `start` is its first index, one logprob a token.
+
+    A log-probability is NaN where no model sampled the token: in demonstrations.
+    """
 
     start: int
     logprobs: list[float]
@@ -240,7 +243,8 @@ class Batch:
 
     Attributes:
         groups: without failed trajectories; none is empty.
-        logprobs: of the sampled tokens, recomputed by the trainer before the update.
+        logprobs: of the sampled tokens, recomputed by the trainer before the update; None if it trusts those
+            of the spans.
         reference_logprobs: under the frozen reference model.
         values: the critic's estimate before each sampled token.
     """

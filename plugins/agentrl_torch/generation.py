@@ -133,9 +133,7 @@ class Generator:
                 admitted.append(request)
                 busy.add(request.session)
         self._waiting = left
-        if admitted:
-            self._batch = None
-            self._rows.extend(self.store.open(admitted))
+        self._rows.extend(self.store.open(admitted))
 
     def _step(self) -> list[Request]:
         if self._batch is None:

@@ -43,10 +43,11 @@ class TorchTrainer(Trainer):
             max_grad_norm: longer gradients are scaled down to this norm.
             epochs: how often an update goes over its trajectories.
             minibatches: how many optimizer steps it makes in each.
-            micro_batch_tokens: unique tokens that are computed at once; bounds the memory.
+            micro_batch_tokens: how many unique tokens may be computed at once; bounds the memory. A group
+                that fits shares all it can.
             dtype: of the matrix products; "auto" is float32 on the CPU and bfloat16 on CUDA. The weights
                 that are trained are never narrower than float32: small steps would be rounded away.
-            attention: "auto" takes the fastest that is exact; "plain" is public PyTorch only.
+            kernels: "fast" takes the fastest way to the exact numbers, "plain" only public PyTorch.
             gradient_checkpointing: computes activations twice instead of keeping them.
             old_logprobs: what the ratio of the loss is taken against. "rollout": what the engine reported,
                 audited; where no engine sampled a token, the trainer's own. "recompute": always the
@@ -63,9 +64,9 @@ class TorchTrainer(Trainer):
         max_grad_norm: float = Field(1.0, gt=0)
         epochs: int = Field(1, ge=1)
         minibatches: int = Field(1, ge=1)
-        micro_batch_tokens: int = Field(8192, ge=1)
+        micro_batch_tokens: int = Field(16384, ge=1)
         dtype: loading.DtypeName = "auto"
-        attention: Literal["auto", "plain"] = "auto"
+        kernels: Literal["fast", "plain"] = "fast"
         gradient_checkpointing: bool = False
         old_logprobs: Literal["rollout", "recompute"] = "rollout"
         audit_threshold: float | None = Field(None, gt=0)
@@ -81,8 +82,10 @@ class TorchTrainer(Trainer):
         self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
         kept = torch.promote_types(self._dtype, torch.float32)
         self._actor = loading.load_model(model, kept, resources.device)
-        kernels.accelerate(self._actor)
-        adaptation.use_trie(self._actor, plain=self.config.attention == "plain")
+        plain = self.config.kernels == "plain"
+        if not plain:
+            kernels.accelerate(self._actor)
+        adaptation.use_trie(self._actor, plain)
         self._reference = adaptation.frozen_copy(self._actor) if "reference" in needs else None
         if self.config.gradient_checkpointing:
             adaptation.keep_no_activations(self._actor)

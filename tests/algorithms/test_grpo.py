@@ -114,9 +114,11 @@ def test_the_kl_loss_leads_where_its_docstring_says(form):
     assert (probabilities * batch.logged["kl"]).sum().item() == pytest.approx(0.14551693769, abs=1e-8)
 
 
-def test_a_reference_is_needed_only_for_a_penalty():
+def test_a_reference_and_all_trajectories_are_needed_only_for_a_penalty():
     assert grpo().needs == {"groups"}
     assert grpo(kl_coefficient=0.001).needs == {"groups", "reference"}
+    assert grpo().skips_zero_advantage
+    assert not grpo(kl_coefficient=0.001).skips_zero_advantage
     assert "kl" not in tokens_after_loss(grpo()).logged
 
 

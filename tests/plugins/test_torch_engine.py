@@ -29,7 +29,9 @@ from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Resources
 from agentrl.types import Completion, Sampling
 from agentrl_torch import TorchEngine, cached_attention
+from agentrl_torch.generation import Generator
 from agentrl_torch.sampling import uniform
+from agentrl_torch.sequences import Request
 
 VOCAB = 300
 END = 1
@@ -175,11 +177,12 @@ def test_rows_with_different_settings_do_not_influence_one_another(engine: Torch
 
 
 PROMPTS = [some_ids(100, 40), some_ids(100, 25) + some_ids(101, 20), some_ids(102, 12), some_ids(100, 6)]
-STEP = st.tuples(
-    st.integers(0, 5),  # session
-    st.sampled_from(["go on", "go on", "go on", "restart", "rewind", "release"]),
-    st.integers(0, len(PROMPTS) - 1),
-    st.integers(1, 9),  # tokens to sample, or to observe
+SESSIONS = 6
+ACTION = st.tuples(
+    st.integers(0, SESSIONS - 1),
+    st.sampled_from(["go on", "go on", "go on", "restart", "rewind", "release", "cancel"]),
+    st.sampled_from(PROMPTS),
+    st.integers(1, 9),  # tokens to observe, and to sample
 )
 
 
@@ -197,40 +200,88 @@ def tight_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tup
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    which=st.integers(0, 3), rounds=st.lists(st.lists(STEP, min_size=1, max_size=6), min_size=1, max_size=6)
-)
-def test_logprobs_are_those_of_a_full_forward_whatever_the_schedule(
-    tight_engines: list[tuple[TorchEngine, Plain]], which: int, rounds: list[list[tuple[int, str, int, int]]]
+@given(which=st.integers(0, 3), rounds=st.lists(st.lists(ACTION, max_size=6), min_size=1, max_size=12))
+def test_logprobs_are_those_of_a_full_forward_whatever_happens_between_the_forwards(
+    tight_engines: list[tuple[TorchEngine, Plain]],
+    which: int,
+    rounds: list[list[tuple[int, str, list[int], int]]],
 ) -> None:
     engine, plain = tight_engines[which]
-    asyncio.run(play(engine, plain, rounds))
+    play = Play(engine._loaded(), plain)
+    for number, actions in enumerate(rounds):
+        play.act(number, actions)
+        play.run(forwards=1)
+    play.run(forwards=1000)
+    play.generator.run([], [f"s{session}" for session in range(SESSIONS)], lambda: True)
+    assert not play.generator.busy
+    assert play.generator.store.sessions == {}
+    assert play.generator.store.prefixes == []
 
 
-async def play(engine: TorchEngine, plain: Plain, rounds: list[list[tuple[int, str, int, int]]]) -> None:
-    history: dict[int, list[int]] = {}
-    for number, steps in enumerate(rounds):
-        asked: dict[int, tuple[list[int], Sampling]] = {}
-        for session, what, prompt, length in steps:
-            ids = history.get(session, PROMPTS[prompt])
-            if what == "restart":
-                ids = PROMPTS[prompt]
-            elif what == "rewind":
-                ids = ids[: max(1, len(ids) - 2 * length)]
+class Play:
+    """Asks a generator for things between its forwards, and checks all that it answers."""
+
+    def __init__(self, generator: Generator, plain: Plain) -> None:
+        self.generator, self.plain = generator, plain
+        self.history: dict[str, list[int]] = {}
+        self.asked: dict[str, Request] = {}
+        self.arrived: list[Request] = []
+        self.released: list[str] = []
+
+    def act(self, number: int, actions: list[tuple[int, str, list[int], int]]) -> None:
+        for index, what, prompt, length in actions:
+            session = f"s{index}"
+            if session in self.asked:
+                self.asked[session].cancelled |= what == "cancel"
             elif what == "release":
-                engine.release(f"s{session}")
-            asked[session] = (
-                ids + some_ids(number, length),
-                Sampling(max_tokens=length, seed=number + session),
-            )
-        calls = [engine.generate(*ask, f"s{session}") for session, ask in asked.items()]
-        for (session, (ids, _)), completion in zip(asked.items(), await together(*calls), strict=True):
-            plain.check(ids, completion)
-            history[session] = ids + completion.token_ids
-            if len(history[session]) > 400:
-                del history[session]
-    for session in range(6):
-        engine.release(f"s{session}")
+                self.released.append(session)
+            else:
+                ids = self.history.get(session, prompt) if what != "restart" else prompt
+                ids = ids[: max(1, len(ids) - 2 * length)] if what == "rewind" else ids
+                self._ask(session, ids + some_ids(number, length), Sampling(max_tokens=length, seed=number))
+
+    def _ask(self, session: str, ids: list[int], sampling: Sampling) -> None:
+        self.asked[session] = Request(ids, sampling, session)
+        self.arrived.append(self.asked[session])
+
+    def run(self, forwards: int) -> None:
+        for _ in range(forwards):
+            done = self.generator.run(self.arrived, self.released, lambda: True)
+            self.arrived, self.released = [], []
+            for request in done:
+                self.plain.check(request.token_ids, Completion(request.sampled, request.logprobs, "length"))
+                self.history[request.session] = request.token_ids + request.sampled
+            gone = [name for name, request in self.asked.items() if request in done or request.cancelled]
+            for name in gone:
+                del self.asked[name]
+            if not self.generator.busy:
+                break
+
+
+def test_a_prefix_that_is_only_half_read_is_not_copied(qwen: Path) -> None:
+    engine = start(qwen, max_prefill=8)
+    play = Play(engine._loaded(), Plain(qwen))
+    for session in ("a", "b"):
+        play._ask(session, some_ids(0, 40), Sampling(max_tokens=2))
+    play.run(forwards=2)
+    play._ask("c", some_ids(0, 30) + some_ids(1, 5), Sampling(max_tokens=2))
+    play.run(forwards=100)
+    assert play.asked == {}
+    asyncio.run(engine.close())
+
+
+def test_idle_sessions_are_forgotten_when_there_are_too_many_and_read_again(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, wish = start(qwen, kv_cache_tokens=100), Sampling(max_tokens=2, seed=1)
+    first = [asyncio.run(engine.generate(some_ids(i, 30), wish, f"s{i}")).token_ids for i in range(6)]
+    assert list(engine._loaded().store.sessions) == ["s3", "s4", "s5"]
+    counts = count_tokens(engine, monkeypatch)
+    for index in (5, 0):
+        ids = some_ids(index, 30) + first[index] + [7]
+        Plain(qwen).check(ids, asyncio.run(engine.generate(ids, wish, f"s{index}")))
+    assert counts == [2, 1, 33, 1]
+    asyncio.run(engine.close())
 
 
 def test_a_turn_costs_its_new_tokens_only(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -627,6 +678,7 @@ def test_envs_that_answer_at_once_make_the_same_batches_in_every_run(
             results.append(asyncio.run(run(engine)))
         asyncio.run(engine.close())
     assert batches[0] == batches[1]
+    assert batches[0][0] == 3 * 14  # nobody came too late for the first forward
     assert results[0] == results[1]
 
 

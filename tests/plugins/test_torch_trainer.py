@@ -589,6 +589,13 @@ def test_the_learning_rate_follows_its_schedule(folder, schedule, rates):
     assert [m["trainer/learning_rate"] for m in metrics] == pytest.approx(rates, abs=1e-6)
 
 
+def test_fast_and_plain_kernels_train_alike(folder):
+    fast, plain = trainer_for(folder), trainer_for(folder, kernels="plain")
+    one, two = run(fast, [0]), run(plain, [0])
+    assert one[0]["trainer/loss"] == pytest.approx(two[0]["trainer/loss"], rel=1e-4)
+    assert one[0]["trainer/grad_norm"] == pytest.approx(two[0]["trainer/grad_norm"], rel=1e-4)
+
+
 def test_bfloat16_trains_weights_that_stay_in_float32(folder):
     trainer = trainer_for(folder, dtype="bfloat16")
     (metrics,) = run(trainer, [0])

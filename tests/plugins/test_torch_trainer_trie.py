@@ -216,6 +216,10 @@ def test_the_budget_keeps_groups_together_and_never_splits_a_trajectory():
     assert tasks(43) == [["a", "a", "a"], ["b", "b", "b"]]
     assert tasks(18) == [["a", "a"], ["a"], ["b", "b"], ["b"]]
     assert tasks(1) == [["a"], ["a"], ["a"], ["b"], ["b"], ["b"]]
+    with patch.object(micro_batch, "HANDY", 30):
+        assert tasks(44) == [["a", "a", "a"], ["b", "b", "b"]]
+    with patch.object(micro_batch, "HANDY", 10):
+        assert tasks(22) == [["a", "a", "a"], ["b", "b", "b"]]
 
 
 def test_minibatches_hold_whole_groups_if_there_are_enough():
