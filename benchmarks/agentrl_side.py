@@ -128,17 +128,18 @@ class AgentRL:
 
 def profile(work: Work, model: Path, update: bool) -> None:
     """Do a step under the profiler, and print what took longest, in the main thread and the engine's."""
-    profiles = [cProfile.Profile(time.process_time)]
+    profiles = [cProfile.Profile(time.thread_time)]
 
     def join(*event: object) -> None:
         # The first event in a new thread; from then on its own profiler takes them.
-        profiles.append(cProfile.Profile(time.process_time))
+        profiles.append(cProfile.Profile(time.thread_time))
         profiles[-1].enable()
 
     threading.setprofile(join)
     asyncio.run(_profile(work, model, update, profiles))
     threading.setprofile(None)
-    report = pstats.Stats(*profiles)
+    # Threads that did nothing in the step, such as those that watch, have nothing to report.
+    report = pstats.Stats(*(each for each in profiles if each.getstats()))
     report.sort_stats("tottime").print_stats(25)
     report.sort_stats("cumtime").print_stats("agentrl", 40)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+CLOSED = ["--set", "agent.closed_book=true", "--set", "env.max_searches=0"]
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -45,7 +47,7 @@ def closed_book(env: str, folder: Path) -> float:
     """Return the success of a trained model that may not search."""
     report = folder / "closed-book.json"
     if not report.exists():
-        agentrl("eval", str(folder), "--set", "agent.closed_book=true", "--out", str(report))
+        agentrl("eval", str(folder), *CLOSED, "--out", str(report))
     return float(json.loads(report.read_text())["metrics"]["success"]["mean"])
 
 
@@ -55,9 +57,8 @@ def interval(estimate: dict[str, float]) -> str:
 
 def main() -> None:
     options = arguments()
-    print(
-        f"{'seed':>4}  {'closed book':>11}  {'untrained agent':>24}  {'trained agent':>24}  {'minutes':>7}  updates"
-    )
+    columns = "seed", "closed book", "untrained agent", "trained agent", "minutes"
+    print("{:>4}  {:>11}  {:>24}  {:>24}  {:>7}  updates".format(*columns))
     finals, curves = [], {}
     for seed in options.seeds:
         summary = train(options.env, options.algo, seed, options.out, options.rest)

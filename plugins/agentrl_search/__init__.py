@@ -35,8 +35,10 @@ class Search(Agent):
         if not conversation.segments and self.config.instructions:
             conversation.say(system(self.config.instructions))
         conversation.say(user(observation.text))
-        begin = "<answer>" if self.config.closed_book else ""
-        text = await conversation.ask(stop=("</search>", "</answer>"), begin=begin)
+        if self.config.closed_book:
+            text = await conversation.ask(stop=("</answer>",), begin="<answer>")
+        else:
+            text = await conversation.ask(stop=("</search>", "</answer>"))
         return Action(text, key_of(text))
 
 

@@ -3,9 +3,7 @@
 One forward computes the new tokens of many sequences, packed one after another without padding. What a token
 looks back to lies in up to three places: prefixes shared with others, the sequence's own kept tokens,
 and the new tokens before it. Each part is attended to on its own, for all rows at once where they
-share it, and the parts are merged by their log-sum-exp:
-
-    softmax over a and b = sigmoid(lse_a - lse_b) * softmax over a + (1 - that) * softmax over b
+share it, and the parts are merged (see `partial_attention`).
 
 Shape letters: N new tokens, R rows with one new token, S slots of the tails that are looked at, Q queries,
 L keys, T longest tail, H query heads, K key-value heads, G = H / K, D head size; B is the batch, of 1 where
@@ -24,6 +22,7 @@ from transformers import AttentionInterface
 
 from agentrl.errors import UsageError
 from agentrl_torch.kv_cache import Tails
+from agentrl_torch.partial_attention import attend, merge, sum_dtype
 from agentrl_torch.single_tokens import SingleTokens
 
 NAME = "agentrl_cached"
@@ -133,7 +132,7 @@ def _own_part(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> t
     """Attend to the sequences' own tokens: (N, K, G, D) and the log-sum-exp (N, K, G)."""
     singles, tails = layout.singles, layout.tails
     out_NKGD = query_NKGD.new_empty((*query_NKGD.shape[:3], tails.spec.value_size))
-    lse_NKG = query_NKGD.new_empty(query_NKGD.shape[:3], dtype=_exact(query_NKGD.dtype))
+    lse_NKG = query_NKGD.new_empty(query_NKGD.shape[:3], dtype=sum_dtype(query_NKGD.dtype))
     if singles is not None:
         out_RKGD, lse_RKG = _attend_singles(singles, tails, layer, query_NKGD, scale)
         out_NKGD.index_copy_(0, singles.token_R, out_RKGD)
@@ -172,7 +171,7 @@ def _attend_chunk(
     out_GKQD, lse_GKQ = attend(query_GKQD, key_GKLD[:, :, kept:], value_GKLD[:, :, kept:], scale, causal=True)
     if kept:
         more_GKQD, more_GKQ = attend(query_GKQD, key_GKLD[:, :, :kept], value_GKLD[:, :, :kept], scale)
-        _merge(out_GKQD, lse_GKQ, more_GKQD, more_GKQ)
+        merge(out_GKQD, lse_GKQ, more_GKQD, more_GKQ)
     out_NKGD[rows] = out_GKQD.permute(2, 1, 0, 3)
     lse_NKG[rows] = lse_GKQ.permute(2, 1, 0)
 
@@ -202,58 +201,7 @@ def _add_shared(
         out_QKGD = out_BKQD[0].unflatten(1, (-1, groups)).transpose(0, 1)
         lse_QKG = lse_BKQ[0].unflatten(1, (-1, groups)).transpose(0, 1)
         rows = slice(run[0].begin, run[-1].end)
-        _merge(out_NKGD[rows], lse_NKG[rows], out_QKGD, lse_QKG)
-
-
-def _merge(out: Tensor, lse: Tensor, more_out: Tensor, more_lse: Tensor) -> None:
-    """Make `out`, `lse` those of the union of the keys of both parts, in place."""
-    share = torch.sigmoid(more_lse - lse)
-    out.lerp_(more_out, share.unsqueeze(-1).to(out.dtype))
-    torch.logaddexp(lse, more_lse, out=lse)
-
-
-def attend(
-    query_BKQD: Tensor,
-    key_BKLD: Tensor,
-    value_BKLD: Tensor,
-    scale: float,
-    bias: Tensor | None = None,
-    causal: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Return softmax(q k^T scale + bias) v, (B, K, Q, D), and the log-sum-exp, float32 (B, K, Q).
-
-    `causal` lets query i see keys 0 to i.
-    """
-    if has_kernel(query_BKQD, value_BKLD):
-        # The kernel behind scaled_dot_product_attention, which itself does not return the log-sum-exp.
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query_BKQD, key_BKLD, value_BKLD, 0.0, causal, attn_mask=bias, scale=scale
-        )
-        return out, lse
-    return _attend_by_matmul(query_BKQD, key_BKLD, value_BKLD, scale, bias, causal)
-
-
-def has_kernel(query: Tensor, value: Tensor) -> bool:
-    """Return whether the CPU's kernel takes tensors of this kind."""
-    return query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
-
-
-def _attend_by_matmul(
-    query_BKQD: Tensor, key_BKLD: Tensor, value_BKLD: Tensor, scale: float, bias: Tensor | None, causal: bool
-) -> tuple[Tensor, Tensor]:
-    scores_BKQL = torch.matmul(query_BKQD, key_BKLD.transpose(2, 3)).to(_exact(query_BKQD.dtype)) * scale
-    if bias is not None:
-        scores_BKQL += bias
-    if causal:
-        later_QL = torch.ones(scores_BKQL.shape[-2:], dtype=torch.bool, device=scores_BKQL.device).triu(1)
-        scores_BKQL.masked_fill_(later_QL, float("-inf"))
-    weights_BKQL = torch.softmax(scores_BKQL, dim=-1).to(value_BKLD.dtype)
-    return torch.matmul(weights_BKQL, value_BKLD), torch.logsumexp(scores_BKQL, dim=-1)
-
-
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    """Return the type in which sums of exponentials are kept."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+        merge(out_NKGD[rows], lse_NKG[rows], out_QKGD, lse_QKG)
 
 
 AttentionInterface.register(NAME, cached_attention)

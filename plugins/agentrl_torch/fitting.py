@@ -16,9 +16,10 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from agentrl.errors import UsageError
 from agentrl.types import Sampling
-from agentrl_torch.cached_attention import NAME, attend, refuse_unsupported, use_layout
+from agentrl_torch.cached_attention import NAME, refuse_unsupported, use_layout
 from agentrl_torch.kv_cache import CacheSpec
 from agentrl_torch.packing import Piece, pack
+from agentrl_torch.partial_attention import attend
 from agentrl_torch.sequences import Request
 from agentrl_torch.sessions import SessionStore
 
@@ -37,10 +38,8 @@ def fit(model: PreTrainedModel) -> CacheSpec:
     Raises:
         UsageError: the model cannot be run this way.
     """
-    ids_BN = (
-        torch.arange(sum(_PROBE_PIECES), device=model.device).unsqueeze(0)
-        % model.config.get_text_config().vocab_size
-    )
+    vocabulary = model.config.get_text_config().vocab_size
+    ids_BN = torch.arange(sum(_PROBE_PIECES), device=model.device).unsqueeze(0) % vocabulary
     expected_V = model(input_ids=ids_BN, use_cache=False).logits[0, -1].float()
     spec = _measure(model, ids_BN)
     model.set_attn_implementation(NAME)

@@ -24,12 +24,12 @@ class Sampler:
         self._seeds_R = np.array([setting.seed & _MASK for setting in settings], dtype=np.uint64)
         temperature_R = torch.tensor([setting.temperature for setting in settings], device=device)
         top_p_R = torch.tensor([setting.top_p for setting in settings], device=device)
-        self._plain = bool((temperature_R == 1).all() and (top_p_R >= 1).all())
+        self._truncates = any(setting.top_p < 1 for setting in settings)
+        self._plain = not self._truncates and all(setting.temperature == 1 for setting in settings)
         self._greedy_R = temperature_R <= 0
         self._temperature_R1 = torch.where(self._greedy_R, 1, temperature_R).unsqueeze(1)
         # The likeliest token is kept even where top-p is 0.
         self._top_p_R1 = top_p_R.clamp(min=1e-9).unsqueeze(1)
-        self._truncates = bool((top_p_R < 1).any())
 
     def draw(self, logits_RV: Tensor, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return a token (R,) for each row and its log-probability, nats, float32 (R,).

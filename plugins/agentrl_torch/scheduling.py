@@ -88,13 +88,18 @@ class Scheduler:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        while self._arrived or self._jobs or self._generator.busy:
-            await self._settle()
-            self._news = False
-            if self._jobs and not self._generator.busy:
-                await self._run_job(self._jobs.pop(0))
-            else:
-                await self._generate()
+        try:
+            while self._arrived or self._jobs or self._generator.busy:
+                await self._settle()
+                self._news = False
+                if self._jobs and not self._generator.busy:
+                    await self._run_job(self._jobs.pop(0))
+                else:
+                    await self._generate()
+        except Exception as error:
+            # Whatever it is, no caller may be left waiting.
+            self._arrived.clear()
+            self._fail(list(self._futures), error)
 
     async def _settle(self) -> None:
         """Let the event loop run until no new request comes."""
@@ -123,7 +128,7 @@ class Scheduler:
         self._released.clear()
         try:
             done = await self._in_thread(lambda: self._generator.run(arrived, released, lambda: self._news))
-        except Exception as error:  # whatever it is, no caller may be left waiting
+        except Exception as error:  # the callers get it; those who have not begun may still be served
             await self._in_thread(self._generator.reset)
             self._fail([request for request in self._futures if request not in self._arrived], error)
             return

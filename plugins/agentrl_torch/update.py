@@ -81,7 +81,7 @@ class Step:
 
     def _teaches(self, row: Row) -> bool:
         """Return False if the algorithm says that the trajectory's loss and gradient are exactly 0."""
-        skips = getattr(self.algorithm, "skips_zero_advantage", False)
+        skips = self.algorithm.skips_zero_advantage
         return not skips or any(self.credits[row.group][row.member].advantages)
 
     def _forward(self, micro: MicroBatch, audit: Audit | None) -> Tokens:

@@ -28,7 +28,7 @@ from transformers import (
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Resources
 from agentrl.types import Completion, Sampling
-from agentrl_torch import TorchEngine, cached_attention
+from agentrl_torch import TorchEngine, partial_attention
 from agentrl_torch.generation import Generator
 from agentrl_torch.sampling import uniform
 from agentrl_torch.sequences import Request
@@ -520,6 +520,15 @@ def test_a_failure_reaches_every_caller_and_the_engine_goes_on(
     assert asyncio.run(scene()) == expected
 
 
+def test_a_failure_while_cleaning_up_reaches_the_callers_too(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._loaded().model, "forward", lambda **_: 1 / 0)
+    monkeypatch.setattr(engine._loaded(), "reset", lambda: [][0])
+    with pytest.raises(RuntimeError, match="index out of range"):
+        asyncio.run(engine.generate(some_ids(0, 9), Sampling(max_tokens=5), "s"))
+
+
 def test_diverged_weights_are_an_error_and_leave_nothing_behind(engine: TorchEngine, qwen: Path) -> None:
     ids, wish = some_ids(0, 9), Sampling(max_tokens=5)
     broken = make_model("qwen")
@@ -614,7 +623,7 @@ def test_a_model_whose_attention_is_not_supported_is_refused_at_the_start(tmp_pa
 def test_the_engine_is_exact_where_the_cpu_kernel_is_not_at_hand(
     qwen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cached_attention, "has_kernel", lambda *_: False)
+    monkeypatch.setattr(partial_attention, "has_kernel", lambda *_: False)
     engine, plain = start(qwen, max_prefill=16), Plain(qwen)
     for turn in range(2):
         prompts = [some_ids(0, 40 + turn) + some_ids(i, 9) for i in range(4)]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl.types import Sampling
-from agentrl_torch.cached_attention import _attend_by_matmul, attend
+from agentrl_torch.partial_attention import _attend_by_matmul, attend
 from agentrl_torch.sampling import Sampler, uniform
 from agentrl_torch.sequences import common_length
 from agentrl_torch.single_tokens import Row, serve
