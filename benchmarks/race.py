@@ -122,7 +122,9 @@ def _races(
     unit = {"wall": "Seconds on the clock", "cpu": "Processor seconds of all threads"}[options.clock]
     print(f"\n{unit}: median (min..max) of {options.repeats}. Ratio: TRL's by agentrl's, pair by pair.")
     checked = ", ".join(f"{work.sampled:,}" for work in works)
-    print(f"Checked: both sides sampled {checked} tokens a step; the losses of updates are finite.")
+    print(
+        f"Checked: both sides sampled {checked} tokens a step{'; all losses are finite' if update else ''}."
+    )
     return races
 
 

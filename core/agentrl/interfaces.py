@@ -269,6 +269,7 @@ class Engine(Plugin, ABC):
     async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
         """Continue `token_ids`. Requests of one `session` extend one another, so their prefix may be kept.
 
+        May be cancelled, which frees what the request holds.
         The caller leaves room: `len(token_ids) + sampling.max_tokens <= context_length`.
         """
 
@@ -277,7 +278,10 @@ class Engine(Plugin, ABC):
 
     @abstractmethod
     async def load_weights(self, weights: Weights, version: int) -> None:
-        """Generate with these weights from now on; whatever was cached under others is dropped."""
+        """Generate with these weights from now on; whatever was cached under others is dropped.
+
+        Requests in work are finished first, later ones wait: a completion is of one version.
+        """
 
     async def sleep(self) -> None:
         """Give memory back while the trainer works."""
