@@ -16,9 +16,10 @@ class Tiny(Model):
     # Its thoughts are short; a turn that goes on longer has gone astray.
     suggests: ClassVar[Mapping[str, Any]] = {
         "simulator.max_new_tokens": 32,
-        "trainer.learning_rate": 2e-4,
+        "trainer.learning_rate": 3e-4,
         "trainer.warmup_steps": 10,
-        "steps": 200,
+        "trainer.schedule": "linear",
+        "steps": 240,
     }
 
     def path(self) -> Path:
