@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,13 +102,12 @@ class Stage:
 @asynccontextmanager
 async def stage(config: RunConfig, model: Path | str, hooks: Hooks, display: Display) -> AsyncIterator[Stage]:
     """Set up env, pool and engine, and take them down again."""
-    env = plugins.make("env", config.env.name, config.env.options)
-    engine = plugins.make("engine", config.engine.name, config.engine.options)
-    pool = env_pool(config, env)
-    try:
+    async with AsyncExitStack() as closing:
+        env = plugins.make("env", config.env.name, config.env.options)
+        closing.push_async_callback(env.close)
+        pool = env_pool(config, env)
+        closing.push_async_callback(pool.close)
+        engine = plugins.make("engine", config.engine.name, config.engine.options)
+        closing.push_async_callback(engine.close)
         await engine.start(model, resources(config))
         yield Stage(env, pool, engine, hooks, config, display)
-    finally:
-        await engine.close()
-        await pool.close()
-        await env.close()

@@ -73,7 +73,9 @@ class SimulatorConfig(_Section):
     top_p: float = Field(default=1.0, gt=0, le=1, description="sample from the likeliest of this mass")
     reset_timeout: float = Field(default=60.0, gt=0, description="seconds Env.reset may take")
     step_timeout: float = Field(default=60.0, gt=0, description="seconds Env.step and Env.judge may take")
-    act_timeout: float = Field(default=600.0, gt=0, description="seconds Agent.act may take")
+    act_timeout: float = Field(
+        default=1800.0, gt=0, description="seconds Agent.act may take, waiting for the engine included"
+    )
     reset_retries: int = Field(default=2, ge=0, description="how often a failed reset is tried again")
     watchdog: float = Field(default=120.0, gt=0, description="seconds until it is said who waits")
 

@@ -97,7 +97,7 @@ class Conversation:
         ids = ids + self._chat.tokenizer.encode(begin, add_special_tokens=False) if begin else ids
         room = self._engine.context_length - len(segment.token_ids) - len(ids)
         if room < 1:
-            if not segment.token_ids:
+            if not any(each.sampled for each in self.segments):
                 raise UsageError(_too_long(len(ids), self._engine.context_length))
             raise ContextFull(f"the context of {self._engine.context_length} tokens is full")
         segment.token_ids.extend(ids)

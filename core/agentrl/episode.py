@@ -62,7 +62,10 @@ class Episode:
             EpisodeFailed: it failed; no token was sampled yet, so it may be tried again.
         """
         reset = env.reset(self.trajectory.task, self.trajectory.seed)
-        return await self._call("env.reset", reset, self._limits.reset_timeout, check_observation)
+        first = await self._call("env.reset", reset, self._limits.reset_timeout, check_observation)
+        if first.done:
+            raise EpisodeFailed("env.reset returned an observation that is already done")
+        return first
 
     async def play(self, env: Env, agent: Agent, observation: Observation) -> None:
         """Play from the first observation to the judgement; a failure is noted in the trajectory."""
@@ -117,7 +120,9 @@ class Episode:
             with self._watchdog.waiting(self._name, where):
                 async with clock:
                     answer = await awaitable
-        except Exception as error:
+        except BaseException as error:
+            if not _is_theirs(error):
+                raise
             if clock.expired():
                 raise EpisodeFailed(f"{where} took longer than {limit:g} s") from error
             if what == "agent.act" and isinstance(error, AgentRLError):
@@ -131,3 +136,11 @@ class Episode:
     def _finish(self) -> None:
         self.trajectory.segments = self._conversation.segments
         self.trajectory.seconds = time.monotonic() - self._began
+
+
+def _is_theirs(error: BaseException) -> bool:
+    """Return whether env or agent is to blame: they may raise anything, but Ctrl-C and a stop are ours."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or not task.cancelling()
+    return isinstance(error, Exception | SystemExit)

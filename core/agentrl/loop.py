@@ -25,7 +25,7 @@ from agentrl.types import Group, Task
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run has come, in updates, episodes, sampled tokens and seconds of work."""
+    """How far a run has come: updates, trained episodes, sampled tokens, seconds of wall time."""
 
     step: int = 0
     trajectories: int = 0
@@ -57,14 +57,21 @@ class Loop:
         directory: RunDirectory,
         display: Display,
         progress: Progress,
+        began: float,
     ) -> None:
-        """Take the parts, the held-out tasks, where to write and whom to show."""
+        """Take the parts, the held-out tasks, where to write and whom to show.
+
+        `began` is when this process began to work on the run, on the monotonic clock.
+        """
         self._parts = parts
         self._config = config
         self._panel = panel
         self._directory = directory
         self._display = display
         self._saved = progress.step
+        self._consistent = True
+        self._audited = False
+        self._clock = began
         self._curriculum_state = parts.curriculum.state()
         self.progress = progress
 
@@ -92,10 +99,13 @@ class Loop:
         await judge(groups, parts.rewards, parts.hooks)
         rollout = time.monotonic() - began
         await parts.engine.sleep()
+        self._consistent = False
         metrics = {**rollout_metrics(groups), **self._learn(groups)}
         metrics["time/rollout"] = rollout
         metrics["time/update"] = time.monotonic() - began - rollout
-        self._record(step, groups, metrics, time.monotonic() - began)
+        self._record(step, groups, metrics)
+        self._consistent = True
+        self._tell(step, metrics)
         await parts.engine.wake()
 
     async def evaluate(self) -> None:
@@ -113,13 +123,17 @@ class Loop:
         )
         self._directory.write_trajectories(f"eval-{step:06d}", groups)
         self._directory.write_evaluation(step, evaluation)
+        self._tick()
         self._display.evaluated(step, evaluation)
         parts.hooks.evaluated(step, evaluation.means())
 
     def save(self) -> None:
-        """Write a checkpoint of the last recorded step, unless there is one."""
+        """Write a checkpoint of the last recorded step, unless there is one.
+
+        A second Ctrl-C can interrupt an update in its midst; its weights are of no step and are not saved.
+        """
         step = self.progress.step
-        if step == self._saved:
+        if step == self._saved or not self._consistent:
             return
         path = self._directory.write_checkpoint(step, self._write_state)
         self._saved = step
@@ -139,20 +153,39 @@ class Loop:
         metrics = parts.trainer.update(batch, credits, parts.algorithm)
         return {"groups/kept": len(kept) / len(groups), **metrics}
 
-    def _record(self, step: int, groups: list[Group], metrics: dict[str, float], seconds: float) -> None:
+    def _record(self, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
         progress = self.progress
         progress.step = step
         progress.trajectories += sum(len(group.trajectories) for group in groups)
         progress.tokens += sum(t.sampled for group in groups for t in group.trajectories)
-        progress.seconds += seconds
+        self._tick()
         # The next rollout moves the curriculum on; a checkpoint is of the step that was recorded.
         self._curriculum_state = self._parts.curriculum.state()
         self._directory.write_trajectories(f"step-{step:06d}", groups)
         self._directory.write_metrics(step, metrics)
+
+    def _tell(self, step: int, metrics: dict[str, float]) -> None:
+        """Show the step, and save if it is time."""
+        self._show_audit(metrics)
         self._display.step(step, self._config.steps, metrics)
         self._parts.hooks.step_finished(step, metrics)
         if self._config.checkpoints.every and step % self._config.checkpoints.every == 0:
             self.save()
+
+    def _show_audit(self, metrics: dict[str, float]) -> None:
+        """Say once how far engine and trainer are apart; every step's number is in the metrics."""
+        difference = metrics.get("audit/max_logprob_difference")
+        if difference is not None and not self._audited:
+            self._audited = True
+            self._display.note(
+                f"token audit: engine and trainer agree on every trained token's log-probability to "
+                f"{difference:.1e} nats"
+            )
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
 
     def _write_state(self, folder: Path) -> None:
         self._parts.trainer.save(folder / "trainer")
@@ -162,7 +195,7 @@ class Loop:
 
     def _evaluation_due(self) -> bool:
         step, every = self.progress.step, self._config.evaluation.every
-        due = step in (0, self._config.steps) or (every > 0 and step % every == 0)
+        due = step == 0 or step >= self._config.steps or (every > 0 and step % every == 0)
         return due and not self._directory.has_evaluation(step)
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from agentrl import plugins
 from agentrl.assembly import Stage, check_needs, model_path, resources, stage, weighted_rewards
 from agentrl.config import RunConfig
 from agentrl.display import Display
+from agentrl.errors import AgentRLError
 from agentrl.evaluation import Evaluation, panel
 from agentrl.evaluation import evaluate as evaluate_panel
+from agentrl.files import writing
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Trainer
 from agentrl.loop import Loop, Parts, Progress
@@ -64,6 +68,21 @@ def held_out(parts: Stage) -> list[Task]:
     return panel(parts.env.tasks(settings.split), settings.tasks, settings.seed, settings.split)
 
 
+def save_model(trainer: Trainer, folder: Path) -> None:
+    """Write the actor to `folder`, which is there only once it is complete.
+
+    Raises:
+        AgentRLError: it cannot be written.
+    """
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    with writing(folder, "the model"):
+        for old in (unfinished, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_model(unfinished)
+        unfinished.rename(folder)
+
+
 class _Run:
     """One training run, from assembly to summary."""
 
@@ -71,6 +90,7 @@ class _Run:
         self.config = config
         self.directory = directory
         self.display = display
+        self.began = time.monotonic()
         self.hooks = Hooks(options=config.hooks)
 
     async def train(self) -> dict[str, Any]:
@@ -84,7 +104,16 @@ class _Run:
             error = raised
             raise
         finally:
+            self._tell_hooks(error)
+
+    def _tell_hooks(self, error: BaseException | None) -> None:
+        """Tell the hooks that the run is over; what they make of it must not hide why it ended."""
+        try:
             self.hooks.run_finished(error)
+        except AgentRLError as failure:
+            if error is None:
+                raise
+            self.display.warn(str(failure))
 
     async def _train(self) -> dict[str, Any]:
         config, model = self.config, model_path(self.config)
@@ -100,7 +129,7 @@ class _Run:
             try:
                 loop = self._loop(parts, tasks, trainer, algorithm)
                 await self._improve(loop)
-                trainer.save_model(self.directory.path / "model")
+                save_model(trainer, self.directory.path / "model")
                 return self._summarize(loop.progress)
             finally:
                 trainer.close()
@@ -132,7 +161,7 @@ class _Run:
             algorithm=algorithm,
             engine=parts.engine,
         )
-        return Loop(rooms, self.config, tasks, self.directory, self.display, progress)
+        return Loop(rooms, self.config, tasks, self.directory, self.display, progress, self.began)
 
     def _curriculum(self, parts: Stage) -> Curriculum:
         choice = self.config.curriculum
@@ -163,9 +192,8 @@ class _Run:
             config.tasks_per_step * config.group_size,
             self._report_warmup,
         )
-        trainer.save_model(folder / "unfinished")
+        save_model(trainer, model_folder)
         trainer.close()
-        (folder / "unfinished").rename(model_folder)
         return model_folder
 
     def _report_warmup(self, update: int, metrics: dict[str, float]) -> None:

@@ -14,6 +14,7 @@ from agentrl.chat import ChatFormat
 from agentrl.config import SimulatorConfig
 from agentrl.conversation import Conversation
 from agentrl.episode import Episode, EpisodeFailed
+from agentrl.errors import AgentRLError, UsageError
 from agentrl.hooks import Hooks
 from agentrl.hosting.pool import EnvPool
 from agentrl.interfaces import Agent, Engine, Env
@@ -69,7 +70,7 @@ class Simulator:
             AgentRLError: something is wrong with the run rather than with an episode.
         """
         sampling = self._sampling(temperature)
-        slots = asyncio.Semaphore(self._config.concurrency)
+        slots = asyncio.Semaphore(min(self._config.concurrency, self._pool.size))
         finished = 0
 
         async def play_one(task: Task, place: int) -> Trajectory:
@@ -113,11 +114,14 @@ class Simulator:
         trajectories that avoid the failure.
         """
         for attempt in range(self._config.reset_retries + 1):
-            leased = await self._pool.acquire()
+            last = attempt == self._config.reset_retries
+            leased = await self._lease(episode, last=last)
+            if leased is None:
+                continue
             broken = True
             try:
                 env = self._hooks.wrap_env(leased, task, derive(seed, attempt))
-                first = await self._begin(episode, env, last=attempt == self._config.reset_retries)
+                first = await self._begin(episode, env, last=last)
                 if first is not None:
                     await episode.play(env, self._make_agent(), first)
                     broken = episode.trajectory.failed
@@ -125,6 +129,17 @@ class Simulator:
                 await self._pool.release(leased, broken=broken)
             if first is not None or episode.trajectory.failed:
                 return
+
+    async def _lease(self, episode: Episode, *, last: bool) -> Env | None:
+        """Return an env to play in; None if it cannot be made, which counts as a failed reset."""
+        try:
+            return await self._pool.acquire()
+        except UsageError:
+            raise
+        except AgentRLError as error:
+            if last:
+                episode.fail(EpisodeFailed(f"no env could be made: {error}"))
+            return None
 
     async def _begin(self, episode: Episode, env: Env, *, last: bool) -> Observation | None:
         """Return the first observation; None if the reset failed."""
@@ -142,5 +157,6 @@ async def _all(episodes: list[Coroutine[Any, Any, Trajectory]]) -> list[Trajecto
         async with asyncio.TaskGroup() as running:
             tasks = [running.create_task(episode) for episode in episodes]
     except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        first = failures.exceptions[0]
+        raise first from first.__cause__
     return [task.result() for task in tasks]

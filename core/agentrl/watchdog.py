@@ -55,7 +55,13 @@ class Watchdog:
 
     def _report(self) -> None:
         now = time.monotonic()
-        for session, wait in list(self._waits.items()):
-            if not wait.reported and now - wait.since > self._patience:
-                wait.reported = True
-                self._warn(f"{session}: {wait.what} has been waiting for {now - wait.since:.0f} s")
+        late = [(session, wait) for session, wait in list(self._waits.items()) if self._is_late(wait, now)]
+        for _, wait in late:
+            wait.reported = True
+        if late:
+            session, wait = min(late, key=lambda each: each[1].since)
+            more = f" (and {len(late) - 1} more episodes)" if len(late) > 1 else ""
+            self._warn(f"{session}: {wait.what} has been waiting for {now - wait.since:.0f} s{more}")
+
+    def _is_late(self, wait: _Wait, now: float) -> bool:
+        return not wait.reported and now - wait.since > self._patience

@@ -127,6 +127,27 @@ def test_nonsense_ends_one_trajectory(answer: Any, cause: str) -> None:
         assert all(t.error is not None and cause in t.error for t in group.trajectories)
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit("bye")])
+def test_not_even_an_env_that_cancels_or_exits_ends_more_than_its_trajectory(error: BaseException) -> None:
+    class Rude(Countdown):
+        async def step(self, action: Action) -> Observation:
+            if self.left == 2:
+                raise error
+            return await super().step(action)
+
+    groups = play(Rude)
+    assert [t.failed for group in groups for t in group.trajectories] == [False] * 2 + [True] * 4
+    assert f"raised {type(error).__name__}" in str(groups[1].trajectories[0].error)
+
+
+def test_an_episode_that_is_over_before_it_began_is_an_error() -> None:
+    class Finished(Countdown):
+        async def reset(self, task: Task, seed: int) -> Observation:
+            return Observation("nothing to do", done=True)
+
+    assert "already done" in str(play(Finished)[0].trajectories[0].error)
+
+
 def test_a_hang_ends_one_trajectory_and_its_env_is_not_used_again() -> None:
     class Sleepy(Countdown):
         made = 0

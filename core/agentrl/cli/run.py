@@ -86,7 +86,7 @@ def _configuration(
 def _stop_on_terminate() -> None:
     """Have the signal by which schedulers end a job do what Ctrl-C does: save, then exit.
 
-    Shells start background jobs with SIGINT ignored, which asyncio leaves as it is; SIGTERM has to work there.
+    Shells start background jobs with SIGINT ignored, which asyncio leaves so; SIGTERM has to work there.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
