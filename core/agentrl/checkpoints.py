@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agentrl.errors import AgentRLError, UsageError
-from agentrl.files import sync, writing
+from agentrl.files import remedy, sync, writing
 
 LOG = logging.getLogger(__name__)
 _CONTENTS = "contents.json"
@@ -42,10 +42,9 @@ class Checkpoints:
         except AgentRLError:
             raise
         except Exception as error:  # libraries have their own words for a full disk
-            cause = f"{type(error).__name__}: {error}"
-            raise AgentRLError(
-                f"could not write the checkpoint to {path}: {cause}; the checkpoints before it are intact"
-            ) from error
+            cause = f"{type(error).__name__}: {error}{remedy(error)}"
+            kept = "; the checkpoints before it are intact" if any(self._all()) else ""
+            raise AgentRLError(f"could not write the checkpoint to {path}: {cause}{kept}") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         self._drop_old()

@@ -15,6 +15,9 @@ from agentrl.simulator import Simulator
 from agentrl.statistics import Estimate, estimate, pass_at_k, pass_hat_k
 from agentrl.types import Group, Task, Trajectory
 
+# Metrics that count something, whatever their values.
+_COUNTS = frozenset({"turns", "tokens"})
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -100,7 +103,10 @@ def summarize(groups: Sequence[Group], split: str) -> Evaluation:
     """Return the estimates of all metrics of played and judged groups."""
     played = [[t for t in group.trajectories if not t.failed] for group in groups]
     total = sum(len(group.trajectories) for group in groups)
-    measured = {name: estimate(values) for name, values in _by_metric(played).items()}
+    measured = {
+        name: estimate(values, proportion=_is_proportion(name, values))
+        for name, values in _by_metric(played).items()
+    }
     failed = total - sum(map(len, played))
     return Evaluation(split, len(groups), total, failed, {**measured, **_passes(played)})
 
@@ -126,6 +132,11 @@ def _by_metric(played: Sequence[Sequence[Trajectory]]) -> dict[str, list[list[fl
     return {name: [[m[name] for m in row if name in m] for row in rows] for name in names}
 
 
+def _is_proportion(name: str, per_task: Sequence[Sequence[float]]) -> bool:
+    """Return whether a metric says of each trajectory only yes or no; a count that happens to be 1 does not."""
+    return name not in _COUNTS and all(value in (0, 1) for values in per_task for value in values)
+
+
 def _passes(played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
     """Return pass@k and pass^k for every k that all tasks have attempts for."""
     counts = [(len(group), sum(_succeeded(t) for t in group)) for group in played if group]
@@ -144,4 +155,4 @@ def _succeeded(trajectory: Trajectory) -> bool:
 def _over_tasks(
     chance: Callable[[int, int, int], float], counts: Iterable[tuple[int, int]], k: int
 ) -> Estimate:
-    return estimate([[chance(attempts, successes, k)] for attempts, successes in counts])
+    return estimate([[chance(attempts, successes, k)] for attempts, successes in counts], proportion=True)

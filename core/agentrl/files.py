@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only",
 }
 
+# The files with which the tokenizers of transformers come.
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
+
 
 @contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
@@ -27,12 +31,21 @@ def writing(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        remedy = _REMEDIES.get(error.errno or 0)
         raise AgentRLError(
-            f"could not write {what} to {path}: {reason}{f' ({remedy})' if remedy else ''}; "
+            f"could not write {what} to {path}: {error.strerror or error}{remedy(error)}; "
             "everything written before is intact"
         ) from error
+
+
+def remedy(error: Exception) -> str:
+    """Return " (what to do)" about a failed write, or "" if there is nothing to say.
+
+    Libraries that are written in Rust raise errors of their own, whose text ends in "(os error NUMBER)".
+    """
+    told = re.search(r"os error (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    known = _REMEDIES.get(number or 0)
+    return f" ({known})" if known else ""
 
 
 def write_bytes(path: Path, content: bytes, what: str) -> None:
@@ -54,7 +67,7 @@ def write_bytes(path: Path, content: bytes, what: str) -> None:
 
 def write_json(path: Path, value: Any, what: str) -> None:
     """Replace the JSON file at `path` in one go; raises as `write_bytes`."""
-    write_bytes(path, (to_json(value, indent=2) + "\n").encode(), what)
+    write_bytes(path, encode(to_json(value, indent=2) + "\n"), what)
 
 
 def append_line(path: Path, value: Mapping[str, Any], what: str) -> None:
@@ -63,8 +76,8 @@ def append_line(path: Path, value: Mapping[str, Any], what: str) -> None:
     Raises:
         AgentRLError: the disk is full or `path` cannot be written.
     """
-    with writing(path, what), path.open("a", encoding="utf-8") as file:
-        file.write(to_json(value) + "\n")
+    with writing(path, what), path.open("ab") as file:
+        file.write(encode(to_json(value) + "\n"))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -91,6 +104,11 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
+def encode(json_text: str) -> bytes:
+    """Return JSON as UTF-8; a lone surrogate, which UTF-8 does not know, becomes an escape of JSON."""
+    return json_text.encode(errors="backslashreplace")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -108,3 +126,8 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a model folder holds a vocabulary; a tokenizer's configuration alone is none."""
+    return any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern))

@@ -1,8 +1,32 @@
 """Looks at the machine without importing torch."""
 
+import math
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores() -> int:
+    """Return how many cores this process may keep busy: those it is bound to, within a container's quota."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota = parse_quota(_CPU_QUOTA.read_text())
+    except OSError:  # no control group, or not of version 2
+        quota = None
+    return min(bound, quota or bound)
+
+
+def parse_quota(text: str) -> int | None:
+    """Return the cores that a cgroup-v2 `cpu.max` ("QUOTA PERIOD", microseconds) allows, rounded up.
+
+    At least 1; None if it sets no limit.
+    """
+    match text.split():
+        case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
+            return max(1, math.ceil(int(quota) / int(period)))
+    return None
 
 
 def find_device() -> str:

@@ -68,6 +68,7 @@ def used_plugins(config: RunConfig) -> list[PluginInfo]:
     """Return what is known of every plugin that takes part in a run."""
     names = {(kind, getattr(config, kind).name) for kind in CHOICES}
     names |= {("reward", name) for name in config.rewards}
+    names |= {("algorithm", "imitation")} if config.warmup else set()
     return [
         info
         for info in plugins.list_plugins()

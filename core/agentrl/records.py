@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from agentrl.errors import AgentRLError
-from agentrl.files import write_bytes
+from agentrl.files import encode, write_bytes
+from agentrl.hosting.codec import action_to_json, observation_to_json, outcome_to_json, task_to_json
 from agentrl.types import (
     Action,
     Group,
@@ -40,7 +41,7 @@ def save_trajectories(path: Path, groups: Iterable[Group]) -> None:
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=3, mtime=0) as file:
         for number, group in enumerate(groups):
             for trajectory in group.trajectories:
-                file.write(_line(number, trajectory).encode())
+                file.write(encode(_line(number, trajectory)))
     write_bytes(path, buffer.getvalue(), "trajectories")
 
 
@@ -85,24 +86,17 @@ def _read(path: Path) -> Iterator[tuple[int, Trajectory]]:
 
 
 def _pack(trajectory: Trajectory) -> Json:
-    task = trajectory.task
     return {
-        "task": {
-            "id": task.id,
-            "split": task.split,
-            "data": dict(task.data),
-            "scenario": task.scenario,
-            "difficulty": task.difficulty,
-        },
+        "task": task_to_json(trajectory.task),
         "seed": trajectory.seed,
         "turns": [
-            {"observation": _pack_observation(turn.observation), "action": _pack_action(turn.action)}
+            {"observation": observation_to_json(turn.observation), "action": action_to_json(turn.action)}
             for turn in trajectory.turns
         ],
-        "final": _pack_observation(trajectory.final) if trajectory.final else None,
+        "final": observation_to_json(trajectory.final) if trajectory.final else None,
         "stop": trajectory.stop,
         "error": trajectory.error,
-        "outcome": _pack_outcome(trajectory.outcome) if trajectory.outcome else None,
+        "outcome": outcome_to_json(trajectory.outcome) if trajectory.outcome else None,
         "rewards": {name: float(score) for name, score in trajectory.rewards.items()},
         "reward": float(trajectory.reward),
         "seconds": trajectory.seconds,
@@ -126,29 +120,6 @@ def _unpack(packed: Json) -> Trajectory:
         reward=packed["reward"],
         seconds=packed["seconds"],
     )
-
-
-def _unpack_turn(packed: Json) -> Turn:
-    return Turn(Observation(**packed["observation"]), Action(**packed["action"]))
-
-
-def _pack_observation(observation: Observation) -> Json:
-    return {"text": observation.text, "done": observation.done, "state_key": observation.state_key}
-
-
-def _pack_action(action: Action) -> Json:
-    return {"text": action.text, "key": action.key}
-
-
-def _pack_outcome(outcome: Outcome) -> Json:
-    return {
-        "success": bool(outcome.success),
-        "answer": outcome.answer,
-        "references": list(outcome.references),
-        "passed": list(outcome.passed),
-        "failed": list(outcome.failed),
-        "metrics": {name: float(value) for name, value in outcome.metrics.items()},
-    }
 
 
 def _unpack_outcome(packed: Json) -> Outcome:

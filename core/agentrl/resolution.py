@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from agentrl import plugins
 from agentrl.config import Choice, RewardChoice, RunConfig
 from agentrl.errors import PluginError, UsageError
+from agentrl.files import has_tokenizer
 from agentrl.hooks import hook_config
 from agentrl.options import check_options, describe, nearest, suggestion
 from agentrl.plugins import HOOK, import_plugin, load, option_prefix
@@ -179,7 +180,7 @@ def _outside_model(choice: Choice) -> Choice:
 def _check_model_folder(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise UsageError(f"{path} is not a model directory: it has no config.json")
-    if not any(path.glob("tokenizer*")) and not any(path.glob("vocab*")):
+    if not has_tokenizer(path):
         raise UsageError(f"the model directory {path} has no tokenizer; save the tokenizer beside the model")
 
 

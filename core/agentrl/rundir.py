@@ -16,6 +16,8 @@ A lock keeps a second process out; a resumed run forgets what was recorded after
 import fcntl
 import json
 import os
+import re
+import shutil
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -26,7 +28,7 @@ from agentrl.checkpoints import Checkpoints
 from agentrl.config import RunConfig, load_run_file, resolve
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.evaluation import Evaluation
-from agentrl.files import append_line, read_lines, to_json, write_bytes, write_json, writing
+from agentrl.files import append_line, encode, read_lines, to_json, write_bytes, write_json, writing
 from agentrl.interfaces import Env
 from agentrl.manifest import check_same, make_manifest
 from agentrl.records import save_trajectories
@@ -104,6 +106,9 @@ class RunDirectory:
         step = latest[0] if latest else 0
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             _keep_until(self.path / name, step)
+        _forget_trajectories(self.path / "trajectories", step)
+        shutil.rmtree(self.path / "model", ignore_errors=True)
+        (self.path / "summary.json").unlink(missing_ok=True)
 
     def write_manifest(self, config: RunConfig, env: Env, held_out: list[Task], model: Path | str) -> None:
         """Write manifest.json; on a resumed run, make sure that it still holds.
@@ -158,7 +163,7 @@ class RunDirectory:
 def log_failure(folder: Path, error: BaseException) -> Path:
     """Append the traceback of `error` to run.log in `folder`, and return its path."""
     path = folder / "run.log"
-    with writing(path, "the traceback"), path.open("a", encoding="utf-8") as file:
+    with writing(path, "the traceback"), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}\n{''.join(traceback.format_exception(error))}\n")
     return path
 
@@ -228,7 +233,15 @@ def _keep_until(path: Path, step: int) -> None:
     rows = [row for row in read_lines(path) if row["step"] <= step]
     if path.exists():
         text = "".join(to_json(row) + "\n" for row in rows)
-        write_bytes(path, text.encode(), path.name)
+        write_bytes(path, encode(text), path.name)
+
+
+def _forget_trajectories(folder: Path, step: int) -> None:
+    """Remove what was played after `step`."""
+    for path in folder.glob("*.jsonl.gz"):
+        match = re.fullmatch(r"(?:step|eval)-(\d+)\.jsonl\.gz", path.name)
+        if match and int(match[1]) > step:
+            path.unlink()
 
 
 def _evaluation(row: Mapping[str, Any]) -> Evaluation:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
 
 Z95 = NormalDist().inv_cdf(0.975)
@@ -18,21 +18,23 @@ class Estimate:
     count: int
 
 
-def estimate(per_task: Sequence[Sequence[float]]) -> Estimate:
+def estimate(per_task: Sequence[Sequence[float]], *, proportion: bool = False) -> Estimate:
     """Return the mean of the tasks' means; tasks, not trajectories, are what is drawn independently.
 
     Args:
         per_task: the values of each task's trajectories; tasks without any are left out.
+        proportion: the values are shares of something, so that only 0 to 1 is possible.
 
-    The interval is Wilson's score interval (Wilson 1927, doi:10.1080/01621459.1927.10502953) if every
-    task's mean is 0 or 1, and the normal interval of the mean otherwise.
+    The interval is the normal one of the mean. A proportion's is Wilson's score interval (Wilson 1927,
+    doi:10.1080/01621459.1927.10502953) if every task's mean is 0 or 1, else the normal one cut to 0 to 1.
     """
     means = [fmean(values) for values in per_task if values]
     if not means:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    if all(mean in (0, 1) for mean in means):
+    if proportion and all(mean in (0, 1) for mean in means):
         return _wilson(means)
-    return _normal(means)
+    found = _normal(means)
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high)) if proportion else found
 
 
 def _wilson(means: Sequence[float]) -> Estimate:

@@ -47,11 +47,15 @@ def libraries() -> tuple[Any, Any]:
     return bm25s, numpy
 
 
-def _index(passages: Sequence[Passage]) -> Any:
+def _index(passages: Sequence[Passage], origin: str) -> Any:
+    """Return the BM25 index of passages; `origin` says what holds them, for an error message."""
     bm25s, _ = libraries()
     texts = [f"{passage.title} {passage.text}" for passage in passages]
+    words = bm25s.tokenize(texts, show_progress=False)
+    if not words.vocab:
+        raise UsageError(f"{origin} holds no words to search, only stop-words; choose another")
     index = bm25s.BM25(backend="numpy")
-    index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
+    index.index(words, show_progress=False)
     return index
 
 
@@ -74,7 +78,7 @@ class WorldRetriever:
     def __init__(self, split: str, seed: str, size: int) -> None:
         """Index the world at once: it is small."""
         self._passages = passages_of(split, seed, size)
-        self._bm25 = _index(self._passages)
+        self._bm25 = _index(self._passages, f"the {split} world {seed}")
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
         """Return the best passages of the world."""
@@ -99,10 +103,11 @@ class CorpusRetriever:
         self._offsets = numpy.load(folder / "offsets.npy", mmap_mode="r")
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
-        """Return the best passages of the corpus."""
-        return await asyncio.to_thread(self._search, query, top_k)
+        """Return the best passages of the corpus.
 
-    def _search(self, query: str, top_k: int) -> list[Passage]:
+        Not in a thread: then timing would decide which turns are sampled together, and a resumed run
+        would not repeat itself.
+        """
         with self._corpus.open("rb") as file:
             return [self._read(file, number) for number in _rank(self._bm25, query, top_k)]
 
@@ -131,7 +136,8 @@ def build_index(corpus: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
     try:
-        _index([passage for _, passage in lines]).save(draft, show_progress=False)
+        index = _index([passage for _, passage in lines], f"the corpus {corpus}")
+        index.save(draft, show_progress=False)
         numpy.save(draft / "offsets.npy", numpy.array([offset for offset, _ in lines], dtype=numpy.int64))
         draft.rename(folder)
     except OSError:

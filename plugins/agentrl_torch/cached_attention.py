@@ -59,6 +59,8 @@ class Layout:
     `tail_tokens` are the indices, among the N, of the tokens that go into the tails, None for all;
     `places` are where: an index for each of their heads into a layer's tails as rows of D.
     `shared` are runs of prefixes whose followers are side by side, parents before children.
+    `last` is for the last layer, once it has stored all: there only the tokens `reads` look back, each as if
+    it were its sequence's only new one. None: all do.
     """
 
     tails: Tails
@@ -68,6 +70,8 @@ class Layout:
     stored_chunks: list[Chunk] = field(default_factory=list)
     singles: SingleTokens | None = None
     shared: list[list[Shared]] = field(default_factory=list)
+    reads: Tensor | None = None
+    last: "Layout | None" = None
 
 
 _ACTIVE: ContextVar[Layout] = ContextVar("agentrl_cached_layout")
@@ -83,6 +87,11 @@ def use_layout(layout: Layout) -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
+def active_layout() -> Layout:
+    """Return the layout of the forward under way."""
+    return _ACTIVE.get()
+
+
 def cached_attention(
     module: nn.Module,
     query_BHND: Tensor,
@@ -95,13 +104,11 @@ def cached_attention(
 ) -> tuple[Tensor, None]:
     """Store the new keys and values and return each new token's attention output, (1, N, H, D)."""
     refuse_unsupported(options)
-    layout, layer = _ACTIVE.get(), int(module.layer_idx)  # type: ignore[arg-type]
+    layout, layer = active_layout(), int(module.layer_idx)  # type: ignore[arg-type]
     scale = query_BHND.shape[-1] ** -0.5 if scaling is None else scaling
-    _store(layout, layer, key_BKND, value_BKND)
+    store(layout, layer, key_BKND[0].transpose(0, 1), value_BKND[0].transpose(0, 1))
     query_NKGD = query_BHND[0].transpose(0, 1).unflatten(1, (key_BKND.shape[1], -1))
-    out_NKGD, lse_NKG = _own_part(layout, layer, query_NKGD, scale)
-    if layout.shared:
-        _add_shared(layout.shared, layer, query_NKGD, out_NKGD, lse_NKG, scale)
+    out_NKGD = look_back(layout, layer, query_NKGD, scale)
     return out_NKGD.flatten(1, 2).unsqueeze(0), None
 
 
@@ -115,17 +122,25 @@ def refuse_unsupported(options: dict[str, Any]) -> None:
             )
 
 
-def _store(layout: Layout, layer: int, key_BKND: Tensor, value_BKND: Tensor) -> None:
+def store(layout: Layout, layer: int, key_NKD: Tensor, value_NKD: Tensor) -> None:
+    """Keep the keys and values of all new tokens."""
     tails = layout.tails
-    for new_BKND, kept in ((key_BKND, tails.keys), (value_BKND, tails.values)):
-        new_NKD = new_BKND[0].transpose(0, 1)
+    for new_NKD, kept in ((key_NKD, tails.keys), (value_NKD, tails.values)):
         if layout.tail_tokens is not None:
             new_NKD = new_NKD.index_select(0, layout.tail_tokens)
         kept[layer].flatten(0, 2).index_copy_(0, layout.places, new_NKD.flatten(0, 1))
     for chunk in layout.stored_chunks:
         new = slice(chunk.kept, chunk.kept + chunk.end - chunk.begin)
-        chunk.keys[layer][:, :, new] = key_BKND[:, :, chunk.begin : chunk.end]
-        chunk.values[layer][:, :, new] = value_BKND[:, :, chunk.begin : chunk.end]
+        chunk.keys[layer][0, :, new] = key_NKD[chunk.begin : chunk.end].transpose(0, 1)
+        chunk.values[layer][0, :, new] = value_NKD[chunk.begin : chunk.end].transpose(0, 1)
+
+
+def look_back(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> Tensor:
+    """Return each token's attention output, (N, K, G, D), over what is stored."""
+    out_NKGD, lse_NKG = _own_part(layout, layer, query_NKGD, scale)
+    if layout.shared:
+        _add_shared(layout.shared, layer, query_NKGD, out_NKGD, lse_NKG, scale)
+    return out_NKGD
 
 
 def _own_part(layout: Layout, layer: int, query_NKGD: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from agentrl.errors import UsageError
+from agentrl.files import has_tokenizer
 
 # Bars for loading three files of a small model would clutter every run.
 disable_progress_bar()
@@ -25,7 +27,6 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 def choose_dtype(name: DtypeName, device: str) -> torch.dtype:
@@ -40,11 +41,15 @@ def load_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedM
     """Load a causal language model, in evaluation mode (no dropout).
 
     Raises:
-        UsageError: there is no model at `path`, or not one that transformers knows.
+        UsageError: there is no model at `path`, or not one that transformers knows, or it is damaged.
     """
     _check_model(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except SafetensorError as error:
+        raise UsageError(
+            f"a weights file of the model {str(path)!r} is damaged ({_sentence(error)}); copy it again"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"transformers cannot load the model {str(path)!r}: {_sentence(error)}") from error
     return model.to(device).eval()
@@ -61,7 +66,8 @@ def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"transformers cannot load the tokenizer of {str(path)!r}: {_sentence(error)}"
+            f"transformers cannot load the tokenizer of {str(path)!r}: {_sentence(error)}; "
+            "copy the model's tokenizer (tokenizer.json) again"
         ) from error
     if not tokenizer.chat_template:
         raise UsageError(
@@ -86,10 +92,10 @@ def _check_model(path: Path | str) -> None:
 
 
 def _check_tokenizer(path: Path | str) -> None:
-    if _is_folder(path) and not _has_any(path, _TOKENIZERS):
+    if _is_folder(path) and not has_tokenizer(Path(path)):
         raise UsageError(
             f"{str(path)!r} has no tokenizer (tokenizer.json); copy the model's tokenizer into it, "
-            "or write them with tokenizer.save_pretrained"
+            "or write it with tokenizer.save_pretrained"
         )
 
 
@@ -107,4 +113,5 @@ def _has_any(folder: Path | str, names: tuple[str, ...]) -> bool:
 
 
 def _sentence(error: Any) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """Return the first line of an error, without the colon before what is left out."""
+    return str(error).strip().splitlines()[0].rstrip(" :") if str(error).strip() else type(error).__name__

@@ -121,6 +121,18 @@ def _layout(placed: list[Piece], tails: Tails, device: torch.device) -> Layout:
             layout.stored_chunks.append(chunk)
         if isinstance(piece.sequence, Prefix) or piece.length > 1:
             layout.chunks.append(chunk)
+    layout.last = _last_layer(placed, tails, device) if layout.chunks else None
+    return layout
+
+
+def _last_layer(placed: list[Piece], tails: Tails, device: torch.device) -> Layout:
+    """Return the layout of those tokens that sample: what the others attend to there, nothing reads."""
+    read = [piece for piece in placed if _completes(piece)]
+    rows = [Row(_slot(p), p.kept + p.length, index) for index, p in enumerate(read)]
+    reads = torch.tensor([piece.end - 1 for piece in read], dtype=torch.long, device=device)
+    layout = Layout(tails, None, reads[:0], reads=reads)
+    layout.singles = serve(rows, tails.spec.heads * tails.spec.key_size, device) if rows else None
+    layout.shared = _shared([Piece(p.sequence, 1, index) for index, p in enumerate(read)])
     return layout
 
 

@@ -155,10 +155,17 @@ def compute_facts(
 
 
 def check_credits(groups: Sequence[Group], credits: Credits, algorithm: Algorithm) -> None:
-    """Raise AgentRLError unless each sampled token of each trajectory has its credit."""
+    """Raise AgentRLError unless each sampled token of each trajectory has its credit.
+
+    Returns are for a critic: all trajectories have them, or none.
+    """
     name = type(algorithm).__name__
     if [len(group.trajectories) for group in groups] != [len(members) for members in credits]:
         raise AgentRLError(f"{name}.credit must return one Credit for each trajectory of each group")
+    if len({credit.returns is None for members in credits for credit in members}) > 1:
+        raise AgentRLError(
+            f"{name}.credit gave returns to some trajectories only; give them to all, or to none"
+        )
     for group, members in zip(groups, credits, strict=True):
         for trajectory, credit in zip(group.trajectories, members, strict=True):
             found = {len(x) for x in (credit.advantages, credit.returns) if x is not None}

@@ -23,15 +23,18 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
 )
 
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Resources
 from agentrl.types import Completion, Sampling
 from agentrl_torch import TorchEngine, partial_attention
+from agentrl_torch.fitting import _logits_by_pieces, fit
 from agentrl_torch.generation import Generator
 from agentrl_torch.sampling import uniform
 from agentrl_torch.sequences import Request
+from agentrl_torch.weights import load_into
 
 VOCAB = 300
 END = 1
@@ -712,3 +715,48 @@ def test_torch_uses_the_threads_it_was_given_in_the_thread_that_computes(qwen: P
     assert executor.submit(torch.get_num_threads).result() == 2
     asyncio.run(engine.close())
     torch.set_num_threads(1)
+
+
+# The short forward of the commonest decoder
+
+
+class Unusual(Qwen2ForCausalLM):
+    """Computes the same as its parent, under a name that nobody knows."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "short"),
+    [
+        (Qwen2ForCausalLM, torch.float32, True),
+        (LlamaForCausalLM, torch.float64, True),
+        (Qwen3ForCausalLM, torch.float32, True),
+        (Qwen3ForCausalLM, torch.bfloat16, True),
+        (Unusual, torch.float32, False),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_common_decoders_take_the_short_forward_and_new_weights_reach_it(
+    kind: Any, dtype: torch.dtype, short: bool
+) -> None:
+    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    model, other = (kind(kind.config_class(**sizes)).to(dtype).eval().requires_grad_(False) for _ in range(2))
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    spec = fit(model)
+    assert ("forward" in vars(model)) == short
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
+    for parameter in other.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    load_into(model, other.state_dict())
+    ids = some_ids(0, 12)
+    with torch.inference_mode():
+        expected = other(torch.tensor([ids])).logits[0, -1].float()
+        found = _logits_by_pieces(model, spec, ids)
+    assert torch.allclose(found, expected, atol=0.15 if dtype == torch.bfloat16 else 1e-4)
+
+
+def test_a_short_forward_that_computes_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrl_torch.plain_decoder._turned", lambda heads, cos, sin: heads)
+    model = make_model("qwen").eval().requires_grad_(False)
+    fit(model)
+    assert "forward" not in vars(model)
