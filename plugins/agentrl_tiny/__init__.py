@@ -19,7 +19,7 @@ class Tiny(Model):
         "trainer.learning_rate": 3e-4,
         "trainer.warmup_steps": 10,
         "trainer.schedule": "linear",
-        "steps": 240,
+        "steps": 300,
     }
 
     def path(self) -> Path:
