@@ -1,6 +1,5 @@
 """Makes the parts of a run from its configuration: plugins by name, who gets what, what fits together."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from agentrl.hooks import Hooks
 from agentrl.hosting.pool import EnvPool, InProcessPool, WorkerPool
 from agentrl.interfaces import Agent, Algorithm, Engine, Env, Resources, Trainer
 from agentrl.judging import WeightedReward
+from agentrl.machine import cores
 from agentrl.simulator import Simulator
 from agentrl.types import Need
 
 
 def resources(config: RunConfig) -> Resources:
     """Decide who gets how many threads: env workers first, torch the rest, together one per core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = config.threads or max(1, cores - config.simulator.workers)
+    threads = config.threads or max(1, cores() - config.simulator.workers)
     return Resources(threads=threads, device=config.device, seed=config.seed)
 
 

@@ -133,7 +133,7 @@ def _by_metric(played: Sequence[Sequence[Trajectory]]) -> dict[str, list[list[fl
 
 
 def _is_proportion(name: str, per_task: Sequence[Sequence[float]]) -> bool:
-    """Return whether a metric says of each trajectory only yes or no; a count that happens to be 1 does not."""
+    """Return whether a metric says only yes or no of each trajectory; a count of 1 does not."""
     return name not in _COUNTS and all(value in (0, 1) for values in per_task for value in values)
 
 

@@ -70,7 +70,7 @@ class Loop:
         self._display = display
         self._saved = progress.step
         self._consistent = True
-        self._audited = False
+        self._audited = self._failed = False
         self._clock = began
         self._curriculum_state = parts.curriculum.state()
         self.progress = progress
@@ -105,7 +105,7 @@ class Loop:
         metrics["time/update"] = time.monotonic() - began - rollout
         self._record(step, groups, metrics)
         self._consistent = True
-        self._tell(step, metrics)
+        self._tell(step, groups, metrics)
         await parts.engine.wake()
 
     async def evaluate(self) -> None:
@@ -164,9 +164,10 @@ class Loop:
         self._directory.write_trajectories(f"step-{step:06d}", groups)
         self._directory.write_metrics(step, metrics)
 
-    def _tell(self, step: int, metrics: dict[str, float]) -> None:
+    def _tell(self, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
         """Show the step, and save if it is time."""
         self._show_audit(metrics)
+        self._show_failures(groups)
         self._display.step(step, self._config.steps, metrics)
         self._parts.hooks.step_finished(step, metrics)
         if self._config.checkpoints.every and step % self._config.checkpoints.every == 0:
@@ -180,6 +181,16 @@ class Loop:
             self._display.note(
                 f"token audit: engine and trainer agree on every trained token's log-probability to "
                 f"{difference:.1e} nats"
+            )
+
+    def _show_failures(self, groups: list[Group]) -> None:
+        """Say once why episodes fail; how many is shown at every step."""
+        causes = [t.error for group in groups for t in group.trajectories if t.failed]
+        if causes and not self._failed:
+            self._failed = True
+            self._display.warn(
+                f"{len(causes)} episodes of this step failed, for example: {causes[0]}; they teach "
+                "nothing, and their causes are in trajectories/"
             )
 
     def _tick(self) -> None:

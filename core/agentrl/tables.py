@@ -82,9 +82,12 @@ def evaluation_table(evaluation: "Evaluation") -> Table:
 
 def summary_title(summary: Mapping[str, Any]) -> str:
     """Return what the table of a summary is of."""
+    failed = summary.get("failed_held_out_episodes")
+    left_out = f"; {failed} episodes of the last evaluation failed and are left out" if failed else ""
+    took = duration(summary["wall_seconds"])
     return (
         f"{summary['held_out_tasks']} held-out tasks of {summary['split']}, before and after "
-        f"{summary['steps']} updates in {duration(summary['wall_seconds'])}; means with 95% intervals"
+        f"{summary['steps']} updates in {took}; means with 95% intervals{left_out}"
     )
 
 

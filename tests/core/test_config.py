@@ -170,6 +170,7 @@ def test_a_model_is_a_plugin_a_folder_or_a_hub_name(tmp_path: Path, monkeypatch:
     (tmp_path / "mine").mkdir()
     assert refused(model="mine") == "mine is not a model directory: it has no config.json"
     (tmp_path / "mine/config.json").write_text("{}")
+    (tmp_path / "mine/tokenizer_config.json").write_text("{}")
     assert (
         refused(model="mine")
         == "the model directory mine has no tokenizer; save the tokenizer beside the model"

@@ -30,6 +30,7 @@ from agentrl import (
 from agentrl.checkpoints import Checkpoints
 from agentrl.config import RunConfig, resolve
 from agentrl.evaluation import Evaluation
+from agentrl.manifest import used_plugins
 from agentrl.plugins import make
 from agentrl.records import load_groups, load_trajectories, save_trajectories
 from agentrl.rundir import RunDirectory, load_config, load_metrics, log_failure
@@ -153,6 +154,10 @@ def test_resuming_forgets_what_was_recorded_after_the_checkpoint(tmp_path: Path)
             if step == 2:
                 directory.write_checkpoint(step, lambda folder: None)
         directory.write_evaluation(3, EVALUATION)
+        for name in ("eval-000000", "step-000002", "step-000003", "eval-000003"):
+            directory.write_trajectories(name, [])
+        directory.write_summary({})
+        (tmp_path / "model").mkdir()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')  # a kill in the middle of a line
     with RunDirectory.open(configuration(), tmp_path, resume=True) as directory:
@@ -160,6 +165,10 @@ def test_resuming_forgets_what_was_recorded_after_the_checkpoint(tmp_path: Path)
         assert list(directory.evaluations()) == [-1, 0]
         assert directory.has_evaluation(0)
         assert not directory.has_evaluation(3)
+        left = sorted(path.name for path in (tmp_path / "trajectories").iterdir())
+        assert left == ["eval-000000.jsonl.gz", "step-000002.jsonl.gz"]
+        assert not (tmp_path / "model").exists()
+        assert not (tmp_path / "summary.json").exists()
         directory.write_metrics(3, {"reward": 0.0})
     assert [row["step"] for row in load_metrics(tmp_path)] == [1, 2, 3]
 
@@ -212,6 +221,14 @@ def test_the_manifest_says_what_the_run_was_made_of(directory: RunDirectory, tmp
     assert any(plugin["kind"] == "hook" for plugin in manifest["plugins"])
 
 
+def test_the_manifest_names_imitation_if_there_is_a_warm_up() -> None:
+    def algorithms(config: RunConfig) -> set[str]:
+        return {info.name for info in used_plugins(config) if info.kind == "algorithm"}
+
+    assert algorithms(configuration()) == {"toy"}
+    assert algorithms(configuration(warmup=1)) == {"toy", "imitation"}
+
+
 def test_a_run_is_not_resumed_on_other_data_or_another_model(directory: RunDirectory, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
@@ -243,6 +260,16 @@ def test_trajectories_come_back_equal(directory: RunDirectory) -> None:
     before = path.read_bytes()
     directory.write_trajectories("step-000001", groups)
     assert path.read_bytes() == before
+
+
+def test_text_that_is_no_unicode_is_stored_all_the_same(directory: RunDirectory) -> None:
+    odd = replace(trajectory("\udc80"), turns=[Turn(Observation("\\\ud800 \udfff"), Action("ü"))])
+    path = directory.write_trajectories("step-000001", [Group(odd.task, [odd])])
+    assert load_trajectories(path) == [odd]
+    directory.write_metrics(1, {"env/\ud800": 1.0})
+    assert load_metrics(directory.path) == [{"step": 1, "env/\ud800": 1.0}]
+    directory.write_summary({"\ud800": 1})
+    assert "ud800" in log_failure(directory.path, ValueError("\ud800")).read_text()
 
 
 def test_a_trajectory_that_is_not_json_names_its_task(tmp_path: Path) -> None:
@@ -327,6 +354,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
         checkpoints.write(20, fail)
     assert [each.name for each in tmp_path.iterdir()] == ["step-000010"]
     assert checkpoints.latest() == (10, tmp_path / "step-000010")
+
+
+def test_a_full_disk_in_a_librarys_words_has_its_remedy(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    with pytest.raises(AgentRLError, match=r"os error 28\) \(make room on the disk\)$"):
+        checkpoints.write(10, fail)
+    checkpoints.write(10, write("good"))
+    with pytest.raises(AgentRLError, match=r"the checkpoints before it are intact$"):
+        checkpoints.write(20, fail)
 
 
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(directory: RunDirectory) -> None:

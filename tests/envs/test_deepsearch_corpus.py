@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -126,6 +127,22 @@ def test_a_changed_corpus_gets_a_new_index_and_fingerprint(options: dict[str, An
     assert {name for name in before if before[name] != after[name]} == {"corpus"}
     assert set(before) == {"corpus", "train", "dev"}
     assert len(list(options["cache"].iterdir())) == 2
+
+
+def test_a_corpus_of_stop_words_is_refused(options: dict[str, Any]) -> None:
+    write(options["corpus"], {"id": "x", "title": "The", "text": "of the and"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageError, match=r"corpus.jsonl holds no words to search"):
+            build_index(options["corpus"], options["cache"] / "index")
+    assert list(options["cache"].iterdir()) == []
+
+
+def test_a_corpus_is_searched_without_waiting(options: dict[str, Any]) -> None:
+    search = corpus_retriever(options["corpus"], options["cache"]).search("Sweden", 5)
+    with pytest.raises(StopIteration) as done:
+        search.send(None)
+    assert [passage.title for passage in done.value.value] == ["Medelpad"]
 
 
 def test_two_builders_of_one_index_do_not_disturb_each_other(options: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import math
 import random
+import shutil
 from dataclasses import replace
 from itertools import chain
 from types import MethodType
@@ -44,7 +45,7 @@ from agentrl import (
 )
 from agentrl.aggregation import token_weights
 from agentrl.interfaces import Resources
-from agentrl_torch import TorchEngine, TorchTrainer, adaptation, forward, micro_batch
+from agentrl_torch import TorchEngine, TorchTrainer, adaptation, forward, loading, micro_batch
 from agentrl_torch.metrics import Tally
 from agentrl_torch.update import Step
 
@@ -558,6 +559,25 @@ def test_credit_that_does_not_fit_the_tokens_is_refused(folder):
     wrong = [[Credit([0.0, 0.0]) for _ in members] for members in good]
     with pytest.raises(AgentRLError, match="gave 2 numbers to a trajectory of task 'task-0'"):
         trainer.update(batch, wrong, Probe())
+    mixed = [list(members) for members in good]
+    mixed[0][0] = replace(mixed[0][0], returns=mixed[0][0].advantages)
+    with pytest.raises(AgentRLError, match="gave returns to some trajectories only"):
+        trainer.update(batch, mixed, Probe())
+
+
+def test_a_damaged_model_is_one_sentence_with_the_remedy(folder, tmp_path):
+    copy_of = shutil.copytree(folder, tmp_path / "model")
+    weights = copy_of / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UsageError, match=r"model' is damaged \(.*\); copy it again"):
+        loading.load_model(copy_of, torch.float32, "cpu")
+    (copy_of / "tokenizer.json").unlink()
+    with pytest.raises(UsageError, match=r"has no tokenizer \(tokenizer.json\); copy the model's"):
+        loading.load_tokenizer(copy_of)
+    (copy_of / "tokenizer.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot load the tokenizer") as caught:
+        loading.load_tokenizer(copy_of)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_update_with_nothing_to_train_on_is_refused(folder):
