@@ -135,12 +135,19 @@ class _Run:
                 trainer.close()
 
     async def _improve(self, loop: Loop) -> None:
-        """Train; if stopped on the way, save what is recorded."""
+        """Train; whatever ends it on the way, save what is recorded."""
         try:
             await loop.run()
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            loop.save()
+        except BaseException:
+            self._save(loop)
             raise
+
+    def _save(self, loop: Loop) -> None:
+        """Write a checkpoint; that it cannot be written must not hide why the run ended."""
+        try:
+            loop.save()
+        except AgentRLError as failure:
+            self.display.warn(str(failure))
 
     def _loop(self, parts: Stage, tasks: list[Task], trainer: Trainer, algorithm: Algorithm) -> Loop:
         """Return the loop, where the last checkpoint left it."""
