@@ -19,6 +19,7 @@ from agentrl_torch.sampling import Sampler
 from agentrl_torch.sequences import Prefix, Request, Session
 from agentrl_torch.sessions import SessionStore
 from agentrl_torch.stopping import StopRule
+from agentrl_torch.threads import enough_threads
 
 _DIVERGED = (
     "the model's logits are not numbers: training has diverged; resume from an earlier checkpoint "
@@ -169,7 +170,7 @@ class Generator:
 
     def _forward(self, packed: Packed) -> Tensor:
         keep = packed.last_R if packed.sampling else packed.last_R.new_zeros(1)
-        with use_layout(packed.layout):
+        with use_layout(packed.layout), enough_threads(self.model, packed.ids_BN.shape[1]):
             output = self.model(
                 input_ids=packed.ids_BN,
                 position_ids=packed.positions_BN,
