@@ -25,16 +25,11 @@ def resources(config: RunConfig) -> Resources:
 
 
 def model_path(config: RunConfig) -> Path | str:
-    """Return where the model is: a plugin's folder, a folder, or a hub name for transformers to find."""
+    """Return where the model is: a plugin's folder, a folder, or a hub name; `resolve` has checked which."""
     name = config.model.name
     if name in plugins.names("model"):
         return plugins.make("model", name, config.model.options).path()
-    if Path(name).is_dir():
-        return Path(name)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return name
-    known = ", ".join(sorted(plugins.names("model")))
-    raise UsageError(f"no model {name!r}: give a model directory, a hub name, or one of: {known}")
+    return Path(name) if Path(name).is_dir() else name
 
 
 def env_pool(config: RunConfig, env: Env) -> EnvPool:
