@@ -134,6 +134,6 @@ def test_a_second_run_in_the_same_directory_is_refused(calm: Path) -> None:
 def test_a_reference_and_the_model_s_own_text_fit_a_real_run(tmp_path: Path) -> None:
     """With a KL penalty the trainer keeps a reference; the run directory holds readable trajectories."""
     folder = tmp_path / "reference"
-    finish(command(folder, "--steps", "2", **{"algorithm.kl_coefficient": 0.01}))
+    finish(command(folder, "--steps", "2", **{"algorithm.kl": "k2", "algorithm.kl_coefficient": 0.01}))
     assert all("policy/kl" in row for row in metrics(folder))
     assert os.listdir(folder / "trajectories")

@@ -17,6 +17,7 @@ from agentrl.interfaces import (
     Tokens,
     Trainer,
 )
+from agentrl.policy_gradient import PolicyGradient
 from agentrl.types import (
     Action,
     Batch,
@@ -60,6 +61,7 @@ __all__ = [
     "Plugin",
     "PluginConfig",
     "PluginError",
+    "PolicyGradient",
     "Reward",
     "Sampling",
     "Segment",

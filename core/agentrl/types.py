@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Stop = Literal["done", "max_turns", "max_tokens", "error"]
 Role = Literal["system", "user", "assistant", "tool"]
-Need = Literal["values", "reference", "groups", "step_keys"]
+Need = Literal["values", "reference", "logprobs", "groups", "step_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +247,21 @@ class Batch:
             of the spans.
         reference_logprobs: under the frozen reference model.
         values: the critic's estimate before each sampled token.
+        logged: what `log` collected.
     """
 
     groups: list[Group]
     logprobs: list[list[Sequence[float]]] | None = None
     reference_logprobs: list[list[Sequence[float]]] | None = None
     values: list[list[Sequence[float]]] | None = None
+    logged: dict[str, float] = field(default_factory=dict)
+
+    def log(self, name: str, value: float) -> None:
+        """Report a number about the credit of the whole batch, for the metrics `credit/...`."""
+        self.logged[name] = value
+
+    def logprobs_of(self, group: int, member: int) -> Sequence[float]:
+        """Return the log-probabilities of a trajectory's sampled tokens before the update, nats."""
+        if self.logprobs is not None:
+            return self.logprobs[group][member]
+        return [x for span in self.groups[group].trajectories[member].spans for x in span.logprobs]
