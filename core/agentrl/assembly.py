@@ -48,24 +48,30 @@ def weighted_rewards(config: RunConfig) -> list[WeightedReward]:
     ]
 
 
-def check_needs(algorithm: Algorithm, trainer: Trainer, config: RunConfig) -> frozenset[Need]:
+def check_needs(algorithm: Algorithm, trainer: Trainer, env: type[Env], config: RunConfig) -> frozenset[Need]:
     """Return what the algorithm needs, or refuse the run.
 
     Raises:
-        UsageError: a need is not met; it says which and by whom.
+        UsageError: a need is not met, or a part has options that nothing needs; it says which and by whom.
     """
-    name = config.algorithm.name
-    missing = sorted(algorithm.needs - trainer.provides)
+    name, needs = config.algorithm.name, algorithm.needs
+    if "groups" in needs and config.group_size < 2:
+        raise UsageError(
+            f"the algorithm {name!r} compares the trajectories of a group, so group_size must be at least 2"
+        )
+    if "step_keys" in needs - env.provides:
+        raise UsageError(
+            f"the algorithm {name!r} needs step_keys, but the env {config.env.name!r} does not name its "
+            "states; let the algorithm compare texts, or choose another env"
+        )
+    missing = sorted(needs - trainer.provides - {"groups", "step_keys"})
     if missing:
         raise UsageError(
             f"the algorithm {name!r} needs {', '.join(missing)}, which the trainer "
             f"{config.trainer.name!r} does not provide; choose another trainer or algorithm"
         )
-    if "groups" in algorithm.needs and config.group_size < 2:
-        raise UsageError(
-            f"the algorithm {name!r} compares the trajectories of a group, so group_size must be at least 2"
-        )
-    return algorithm.needs
+    trainer.check(needs)
+    return needs
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What each sampled token of a trajectory is to learn; `returns` only where there is a critic."""
+    """What each sampled token of a trajectory is to learn; `returns` only where there is a critic.
+
+    A return is what the critic should have estimated before the token; NaN where it is not to learn any.
+    """
 
     advantages: Sequence[float]
     returns: Sequence[float] | None = None

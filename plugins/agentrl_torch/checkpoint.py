@@ -1,6 +1,7 @@
-"""What a trainer writes to go on exactly: weights, the optimizer's state, and how many updates were made."""
+"""What a trainer writes to go on exactly: weights, the optimizers' state, and how many updates were made."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +25,21 @@ def unique_state(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in seen.values()}
 
 
-def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
-    """Write everything into `folder`, which is made if need be."""
+def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write a model and its optimizer into `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unique_state(model).items()}
     save_file(tensors, folder / WEIGHTS)
     torch.save(optimizer.state_dict(), folder / OPTIMIZER)
-    (folder / STATE).write_text(json.dumps({"updates": updates}))
 
 
-def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Read what `write` wrote and return the number of updates.
+def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Read what `write` wrote.
 
     Raises:
         UsageError: a file is missing, or belongs to another model.
     """
-    missing = [name for name in (WEIGHTS, OPTIMIZER, STATE) if not (folder / name).is_file()]
-    if missing:
-        raise UsageError(
-            f"the checkpoint {str(folder)!r} lacks {', '.join(missing)}; resume from another one"
-        )
+    _check_complete(folder, WEIGHTS, OPTIMIZER)
     tensors = load_file(folder / WEIGHTS)
     own = unique_state(model)
     wrong = [n for n in own.keys() | tensors.keys() if _shape(own, n) != _shape(tensors, n)]
@@ -54,7 +50,30 @@ def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
         )
     model.load_state_dict(tensors, strict=False)
     optimizer.load_state_dict(torch.load(folder / OPTIMIZER, weights_only=True))
-    return int(json.loads((folder / STATE).read_text())["updates"])
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write what else the trainer knows, JSON-safe."""
+    (folder / STATE).write_text(json.dumps(state))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read what `write_state` wrote.
+
+    Raises:
+        UsageError: it is missing.
+    """
+    _check_complete(folder, STATE)
+    state: dict[str, Any] = json.loads((folder / STATE).read_text())
+    return state
+
+
+def _check_complete(folder: Path, *names: str) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"the checkpoint {str(folder)!r} lacks {', '.join(missing)}; resume from another one"
+        )
 
 
 def _shape(tensors: dict[str, Any], name: str) -> torch.Size | None:

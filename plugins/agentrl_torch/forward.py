@@ -28,16 +28,32 @@ def sampled_logprobs(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dty
 
     The entropy carries no gradient. `dtype` is what the matrix products are computed in.
     """
+    return token_logprobs(model, micro, hidden_states(model, micro, dtype), dtype)
+
+
+def hidden_states(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dtype) -> Tensor:
+    """Return the last hidden states (R, D) at the slots before sampled tokens."""
+    with autocast(model, dtype):
+        return decode(model, micro.trie, micro.layout).index_select(0, micro.slots_R.to(model.device))
+
+
+def token_logprobs(
+    model: PreTrainedModel, micro: MicroBatch, hidden_RD: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies as `sampled_logprobs` does, from `hidden_states`."""
     device = model.device
     with autocast(model, dtype):
-        hidden_RD = decode(model, micro.trie, micro.layout).index_select(0, micro.slots_R.to(device))
         logprob_U, entropy_R = _project_all(
             model, hidden_RD, micro.row_U.to(device), micro.target_U.to(device)
         )
-    pair_N = micro.pair_N.to(device)
     # index_select, because the gradient of plain indexing adds up in no fixed order on several threads.
-    entropy_N = entropy_R.index_select(0, micro.row_U.to(device).index_select(0, pair_N))
-    return logprob_U.index_select(0, pair_N), entropy_N
+    entropy_N = entropy_R.index_select(0, row_of_token(micro).to(device))
+    return logprob_U.index_select(0, micro.pair_N.to(device)), entropy_N
+
+
+def row_of_token(micro: MicroBatch) -> Tensor:
+    """Return for each sampled token which of the R slots comes before it, (N,)."""
+    return micro.row_U.index_select(0, micro.pair_N)
 
 
 def autocast(model: PreTrainedModel, dtype: torch.dtype) -> torch.autocast:

@@ -24,8 +24,9 @@ class Tally:
     def add(self, tokens: Tokens, micro: MicroBatch) -> None:
         """Take note of a micro-batch on which the loss was computed."""
         for name, values_N in {"entropy": tokens.entropy, **tokens.logged}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + values_N.sum(dtype=torch.float64).item()
+            self._add(name, values_N)
         ratio_N = self._ratio(tokens)
+        self._add("kl_old", ratio_N - 1 - ratio_N.log())
         self._lowest = min(self._lowest, ratio_N.min().item())
         self._highest = max(self._highest, ratio_N.max().item())
         self._tokens += len(tokens.logprobs)
@@ -36,10 +37,12 @@ class Tally:
     def metrics(self) -> dict[str, float]:
         """Return what was found.
 
-        `policy/...` are means over tokens and extremes; what the algorithm logs under a name with a slash
-        keeps that name. `trainer/tokens` are the sampled ones whose loss was computed, `context_tokens` all
-        that their trajectories hold, `unique_tokens` those that had to be computed, `sharing` the
-        quotient of the two, and `skipped` the share of trajectories without any loss.
+        `policy/...` are means over tokens and extremes; `kl_old` estimates, in nats, how far the update has
+        led from the policy that sampled (k3 of KL(old || new); 0 in its first step). What the algorithm
+        logs under a name with a slash keeps that name. `trainer/tokens` are the sampled ones whose loss was
+        computed, `context_tokens` all that their trajectories hold, `unique_tokens` those that had to be
+        computed, `sharing` the quotient of the two, and `skipped` the share of trajectories without any
+        loss.
         """
         total = self._trajectories + self._skipped
         counts = {"trainer/tokens": float(self._tokens), "trainer/skipped": self._skipped / total}
@@ -54,6 +57,9 @@ class Tally:
             "policy/ratio_max": self._highest,
             **{name: value / self._tokens for name, value in named.items()},
         }
+
+    def _add(self, name: str, values_N: Tensor) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + values_N.sum(dtype=torch.float64).item()
 
     @staticmethod
     def _ratio(tokens: Tokens) -> Tensor:

@@ -26,10 +26,13 @@ def schedule_factor(schedule: Schedule, update: int, steps: int, warmup_steps: i
 
 
 def adamw(
-    model: torch.nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float
+    learnt: Iterable[torch.nn.Parameter],
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
 ) -> torch.optim.AdamW:
     """Return the optimizer; biases and norms do not decay."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in learnt if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
@@ -42,8 +45,16 @@ def adamw(
     )
 
 
-def step(optimizer: torch.optim.Optimizer, max_norm: float, update: int) -> float:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def step(optimizer: torch.optim.Optimizer, max_norm: float, update: int, whose: str = "") -> float:
     """Bound the gradient's norm to `max_norm`, move the weights, and return the norm before.
+
+    `whose` says in messages whose gradient it is, with a space behind.
 
     Raises:
         AgentRLError: the gradient is not finite; the weights stay as they are.
@@ -55,7 +66,7 @@ def step(optimizer: torch.optim.Optimizer, max_norm: float, update: int) -> floa
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
     if not math.isfinite(norm):
         optimizer.zero_grad()
-        raise AgentRLError(f"update {update}: the gradient is {norm}{_REMEDY}")
+        raise AgentRLError(f"update {update}: the {whose}gradient is {norm}{_REMEDY}")
     optimizer.step()
     optimizer.zero_grad()
     return norm

@@ -6,6 +6,9 @@ the whole minibatch (`update`) -> `optimization`. On the CPU the same inputs giv
 
 The log-probabilities before the update ("old") need no pass of their own by default: they are those that the
 engine reported, which the audit compares with the trainer's own before anything is written.
+
+An algorithm that needs values gets a `critic` beside the actor: estimated before the update, for credit, and
+again inside it, with gradient.
 """
 
 from pathlib import Path
@@ -22,14 +25,18 @@ from agentrl.interfaces import Algorithm, PluginConfig, Resources, Trainer
 from agentrl.types import Batch, Credit, Group, Need
 from agentrl_torch import adaptation, checkpoint, kernels, loading, micro_batch, optimization
 from agentrl_torch.audit import THRESHOLDS, Audit
+from agentrl_torch.critic import Critic, CriticConfig, explained_variance
+from agentrl_torch.forward import hidden_states, sampled_logprobs
+from agentrl_torch.learner import Learner
 from agentrl_torch.metrics import Tally
-from agentrl_torch.update import Check, Facts, Step, TrieBatch, check_credits, compute_facts
+from agentrl_torch.micro_batch import MicroBatch
+from agentrl_torch.update import Facts, Step, TrieBatch, check_credits, compute_facts
 
 
 class TorchTrainer(Trainer):
     """Trains any causal language model of transformers, on one device."""
 
-    provides: ClassVar[frozenset[Need]] = frozenset({"reference", "groups", "step_keys"})
+    provides: ClassVar[frozenset[Need]] = frozenset({"values", "reference", "logprobs"})
 
     class Config(PluginConfig):
         """Options of the torch trainer.
@@ -51,9 +58,11 @@ class TorchTrainer(Trainer):
             gradient_checkpointing: computes activations twice instead of keeping them.
             old_logprobs: what the ratio of the loss is taken against. "rollout": what the engine reported,
                 audited; where no engine sampled a token, the trainer's own. "recompute": always the
-                trainer's own, at the cost of another forward pass if an update makes several steps.
+                trainer's own, at the cost of another forward pass if an update makes several steps. An
+                algorithm that corrects for the difference gets the trainer's own anyway.
             audit_threshold: how far engine and trainer may disagree about one token, in nats; None is
                 0.01 in float32 and 2 in bfloat16.
+            critic: options of the critic, where the algorithm needs one (see `critic.CriticConfig`).
         """
 
         learning_rate: float = Field(1e-6, gt=0)
@@ -70,13 +79,20 @@ class TorchTrainer(Trainer):
         gradient_checkpointing: bool = False
         old_logprobs: Literal["rollout", "recompute"] = "rollout"
         audit_threshold: float | None = Field(None, gt=0)
+        critic: CriticConfig | None = None
 
     config: Config
 
+    def check(self, needs: frozenset[Need]) -> None:
+        """Raise UsageError if there are options for a critic that nothing needs."""
+        if self.config.critic is not None and "values" not in needs:
+            raise UsageError(
+                "trainer.critic is set, but the algorithm needs no critic; leave it out, or choose one that "
+                "does, such as ppo"
+            )
+
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
         """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
-        if missing := needs - self.provides:
-            raise UsageError(f"the torch trainer cannot provide {', '.join(sorted(missing))}")
         torch.set_num_threads(resources.threads)
         self._source, self._steps, self._updates = model, steps, 0
         self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
@@ -87,12 +103,31 @@ class TorchTrainer(Trainer):
             kernels.accelerate(self._actor)
         adaptation.use_trie(self._actor, plain)
         self._reference = adaptation.frozen_copy(self._actor) if "reference" in needs else None
+        critic = self._critic_config
+        self._critic = Critic(self._actor, critic) if "values" in needs else None
+        self._critic_warm = critic.warmup_updates == 0
         if self.config.gradient_checkpointing:
             adaptation.keep_no_activations(self._actor)
-        config = self.config
-        self._optimizer = optimization.adamw(
-            self._actor, config.learning_rate, config.betas, config.weight_decay
-        )
+            if self._critic and self._critic.backbone:
+                adaptation.keep_no_activations(self._critic.backbone)
+        self._learners = self._make_learners()
+
+    def _make_learners(self) -> list[Learner]:
+        """Return the actor, and the critic if there is one, with new optimizers."""
+        config, critic = self.config, self._critic_config
+        shared = config.betas, config.weight_decay
+        rate = config.learning_rate
+        learners = [
+            Learner.make("actor", self._actor, self._actor.parameters(), rate, config.max_grad_norm, *shared)
+        ]
+        if self._critic:
+            learnt, rate = self._critic.learnt(), critic.rate(rate)
+            learners += [Learner.make("critic", self._critic, learnt, rate, critic.max_grad_norm, *shared)]
+        return learners
+
+    @property
+    def _critic_config(self) -> CriticConfig:
+        return self.config.critic or CriticConfig()
 
     def prepare(self, groups: list[Group], needs: frozenset[Need]) -> TrieBatch:
         """Return the batch, without failed trajectories, with what `needs` asks for.
@@ -103,12 +138,18 @@ class TorchTrainer(Trainer):
         groups = [group for group in groups if group.trajectories]
         rows = micro_batch.encode(groups)
         batch = TrieBatch(groups, minibatches=micro_batch.split(rows, self.config.minibatches))
-        if self.config.old_logprobs == "recompute" and self.config.epochs * self.config.minibatches > 1:
+        several_steps = self.config.epochs * self.config.minibatches > 1
+        if several_steps and not self._trusts_rollout(needs):
             batch.audit = self._new_audit()
-            batch.logprobs = self._facts(batch, self._actor, batch.audit.compare)
+            batch.logprobs = self._logprobs(batch, self._actor, batch.audit)
         if "reference" in needs:
-            batch.reference_logprobs = self._facts(batch, self._checked_reference())
+            batch.reference_logprobs = self._logprobs(batch, self._checked_reference())
+        if "values" in needs:
+            batch.values = self._values(batch)
         return batch
+
+    def _trusts_rollout(self, needs: frozenset[Need]) -> bool:
+        return self.config.old_logprobs == "rollout" and "logprobs" not in needs
 
     def update(self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm) -> dict[str, float]:
         """Train on the batch and return metrics: loss, gradient norm, learning rate, what `loss` logged.
@@ -121,20 +162,27 @@ class TorchTrainer(Trainer):
         if not batch.minibatches:
             raise UsageError("there is nothing to train on: no trajectory of the update has a sampled token")
         check_credits(batch.groups, credits, algorithm)
-        rate = self._set_learning_rate()
-        tally, audit = Tally(), batch.audit or self._new_audit()
+        rates = self._follow_schedule()
+        explained = self._explained_variance(batch, credits)
         step = self._step(batch, credits, algorithm)
-        self._optimizer.zero_grad()
-        losses, norms = [], []
+        tally, audit = Tally(), batch.audit or self._new_audit()
+        learning = [each for each in self._learners if not (step.only_critic and each.name == "actor")]
+        for each in self._learners:
+            each.optimizer.zero_grad()
+        losses = []
+        norms: dict[str, list[float]] = {each.name: [] for each in learning}
         for index, rows in enumerate(batch.minibatches * self.config.epochs):
             # After the first step the weights are no longer those that sampled.
             first = index == 0 and batch.audit is None
             losses.append(step.accumulate(rows, tally, audit if first else None))
-            norms.append(optimization.step(self._optimizer, self.config.max_grad_norm, step.update))
+            for each in learning:
+                norms[each.name].append(each.step(step.update))
         self._updates += 1
-        numbers = {"loss": fmean(losses), "grad_norm": fmean(norms), "learning_rate": rate}
-        named = {f"trainer/{name}": value for name, value in numbers.items()}
-        return named | tally.metrics() | audit.metrics()
+        means = {name: fmean(found) for name, found in norms.items()}
+        return (
+            {"trainer/loss": fmean(losses)} | _named("grad_norm", means) | rates | explained
+            | tally.metrics() | audit.metrics()
+        )  # fmt: skip
 
     def weights(self) -> dict[str, Tensor]:
         """Return the actor's weights for an engine: views, tied ones once."""
@@ -142,11 +190,16 @@ class TorchTrainer(Trainer):
 
     def save(self, folder: Path) -> None:
         """Write all that `load` needs to go on exactly."""
-        checkpoint.write(folder, self._actor, self._optimizer, self._updates)
+        for each in self._learners:
+            each.save(folder)
+        checkpoint.write_state(folder, {"updates": self._updates, "critic_warm": self._critic_warm})
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote. The reference stays the model that `start` loaded."""
-        self._updates = checkpoint.read(folder, self._actor, self._optimizer)
+        for each in self._learners:
+            each.load(folder)
+        state = checkpoint.read_state(folder)
+        self._updates, self._critic_warm = int(state["updates"]), bool(state["critic_warm"])
 
     def save_model(self, folder: Path) -> None:
         """Write the actor as a model directory that `--model` and transformers can load."""
@@ -154,8 +207,8 @@ class TorchTrainer(Trainer):
         loading.load_tokenizer(self._source).save_pretrained(folder)
 
     def close(self) -> None:
-        """Release the models and the optimizer's state."""
-        for name in ("_actor", "_reference", "_optimizer"):
+        """Release the models and the optimizers' state."""
+        for name in ("_actor", "_reference", "_critic", "_learners"):
             self.__dict__.pop(name, None)
 
     def _step(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> Step:
@@ -166,12 +219,43 @@ class TorchTrainer(Trainer):
             algorithm=algorithm,
             batch=batch,
             credits=credits,
-            trust_rollout=self.config.old_logprobs == "rollout",
+            trust_rollout=self._trusts_rollout(algorithm.needs),
             update=self._updates + 1,
+            critic=self._critic if "values" in algorithm.needs else None,
+            only_critic=self._critic is not None and not self._critic_warm,
         )
 
-    def _facts(self, batch: TrieBatch, model: PreTrainedModel, check: Check | None = None) -> Facts:
-        return compute_facts(batch, model, self._dtype, self.config.micro_batch_tokens, check)
+    def _logprobs(self, batch: TrieBatch, model: PreTrainedModel, audit: Audit | None = None) -> Facts:
+        """Return the log-probabilities of all sampled tokens under `model`."""
+
+        def compute(micro: MicroBatch) -> Tensor:
+            logprobs_N, _ = sampled_logprobs(model, micro, self._dtype)
+            if audit:
+                audit.compare(logprobs_N, micro)
+            return logprobs_N
+
+        return compute_facts(batch, compute, self.config.micro_batch_tokens)
+
+    def _values(self, batch: TrieBatch) -> Facts:
+        """Return the critic's estimate before each sampled token."""
+        critic = self._critic
+        if critic is None:
+            raise UsageError("the trainer was started without a critic; the algorithm must ask for it")
+
+        def compute(micro: MicroBatch) -> Tensor:
+            shared = critic.backbone is None
+            hidden_RD = hidden_states(self._actor, micro, self._dtype) if shared else torch.empty(0)
+            return critic.values(micro, hidden_RD, self._dtype)
+
+        return compute_facts(batch, compute, self.config.micro_batch_tokens)
+
+    def _explained_variance(self, batch: Batch, credits: list[list[Credit]]) -> dict[str, float]:
+        """Say how good the critic is, and end its warm-up once it is good enough or has had its time."""
+        if self._critic is None or batch.values is None:
+            return {}
+        config, explained = self._critic_config, explained_variance(batch, credits)
+        self._critic_warm |= explained >= config.warmup_until or self._updates >= config.warmup_updates
+        return {"critic/explained_variance": explained, "critic/warm": float(self._critic_warm)}
 
     def _checked_reference(self) -> PreTrainedModel:
         if self._reference is None:
@@ -181,11 +265,14 @@ class TorchTrainer(Trainer):
     def _new_audit(self) -> Audit:
         return Audit(self.config.audit_threshold or THRESHOLDS[self._dtype])
 
-    def _set_learning_rate(self) -> float:
-        """Follow the schedule and return this update's learning rate."""
+    def _follow_schedule(self) -> dict[str, float]:
+        """Set this update's learning rates, and return them."""
         config = self.config
         place = self._updates, self._steps, config.warmup_steps
-        rate: float = config.learning_rate * optimization.schedule_factor(config.schedule, *place)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+        factor = optimization.schedule_factor(config.schedule, *place)
+        return _named("learning_rate", {each.name: each.follow(factor) for each in self._learners})
+
+
+def _named(what: str, numbers: dict[str, float]) -> dict[str, float]:
+    """Return metrics of actor and critic under their names: the actor's are the trainer's."""
+    return {f"{'trainer' if who == 'actor' else who}/{what}": number for who, number in numbers.items()}

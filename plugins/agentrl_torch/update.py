@@ -1,5 +1,7 @@
 """The parts of an update: what the algorithm sees of a micro-batch, and the gradients of a minibatch.
 
+With a critic the algorithm's loss has its values in it, so that one backward pass serves both models.
+
 Shapes: N sampled tokens of a micro-batch, M its trajectories.
 """
 
@@ -15,7 +17,8 @@ from agentrl.errors import AgentRLError
 from agentrl.interfaces import Algorithm, Tokens
 from agentrl.types import Batch, Credit, Group
 from agentrl_torch.audit import Audit
-from agentrl_torch.forward import sampled_logprobs
+from agentrl_torch.critic import Critic
+from agentrl_torch.forward import hidden_states, token_logprobs
 from agentrl_torch.metrics import Tally
 from agentrl_torch.micro_batch import MicroBatch, Row, pack_all
 from agentrl_torch.optimization import check_finite
@@ -23,8 +26,6 @@ from agentrl_torch.optimization import check_finite
 # Numbers about sampled tokens, by group and trajectory.
 Facts = list[list[Sequence[float]]]
 Credits = Sequence[Sequence[Credit]]
-# What is done with the log-probabilities of a micro-batch as soon as they are known.
-Check = Callable[[Tensor, MicroBatch], None]
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Step:
         credits: of each trajectory of each group.
         trust_rollout: whether the engine's log-probabilities are taken for those before the update.
         update: number of the update, from 1, for messages.
+        critic: estimates values, where the algorithm needs them.
+        only_critic: whether the actor gets no gradient.
     """
 
     actor: PreTrainedModel
@@ -61,6 +64,8 @@ class Step:
     credits: Credits
     trust_rollout: bool
     update: int
+    critic: Critic | None = None
+    only_critic: bool = False
 
     def accumulate(self, rows: Sequence[Row], tally: Tally, audit: Audit | None) -> float:
         """Add up the gradients of a minibatch and return its loss."""
@@ -86,7 +91,10 @@ class Step:
 
     def _forward(self, micro: MicroBatch, audit: Audit | None) -> Tokens:
         """Put together what the algorithm sees of a micro-batch."""
-        logprobs_N, entropy_N = sampled_logprobs(self.actor, micro, self.dtype)
+        with torch.set_grad_enabled(not self.only_critic):
+            hidden_RD = hidden_states(self.actor, micro, self.dtype)
+            logprobs_N, entropy_N = token_logprobs(self.actor, micro, hidden_RD, self.dtype)
+        values_N = self.critic.values(micro, hidden_RD, self.dtype) if self.critic else None
         if audit:
             audit.compare(logprobs_N, micro)
         credits = [self.credits[row.group][row.member] for row in micro.rows]
@@ -103,6 +111,8 @@ class Step:
             entropy=entropy_N,
             reference_logprobs=_facts(self.batch.reference_logprobs, micro, logprobs_N),
             returns=_column(returns, logprobs_N) if returns else None,
+            values=values_N,
+            old_values=_facts(self.batch.values, micro, logprobs_N),
         )
 
     def _old(self, micro: MicroBatch, own_N: Tensor, rollout_N: Tensor) -> Tensor:
@@ -135,22 +145,13 @@ def _column(lists: Sequence[Sequence[float]], like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compute_facts(
-    batch: TrieBatch,
-    model: PreTrainedModel,
-    dtype: torch.dtype,
-    budget: int,
-    check: Check | None = None,
-) -> Facts:
-    """Return the log-probabilities of all sampled tokens under `model`; `check` gets each micro-batch's."""
+def compute_facts(batch: TrieBatch, compute: Callable[[MicroBatch], Tensor], budget: int) -> Facts:
+    """Return for all sampled tokens what `compute` says of a micro-batch's, (N,)."""
     facts: Facts = [[[] for _ in group.trajectories] for group in batch.groups]
     for micro in pack_all([row for rows in batch.minibatches for row in rows], budget):
-        logprobs_N, _ = sampled_logprobs(model, micro, dtype)
-        if check:
-            check(logprobs_N, micro)
-        pieces = logprobs_N.cpu().split([row.sampled for row in micro.rows])
-        for row, logprobs in zip(micro.rows, pieces, strict=True):
-            facts[row.group][row.member] = logprobs.tolist()
+        pieces = compute(micro).cpu().split([row.sampled for row in micro.rows])
+        for row, numbers in zip(micro.rows, pieces, strict=True):
+            facts[row.group][row.member] = numbers.tolist()
     return facts
 
 

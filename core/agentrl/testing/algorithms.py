@@ -97,7 +97,9 @@ def _check_credit(credit: Credit, sampled: int, critic: bool, what: str) -> None
     if (credit.returns is not None) != critic:
         found = "returns without the need 'values'" if not critic else "no returns for the critic"
         raise RuleBroken("gives returns to critics", found, "give returns exactly if `needs` holds 'values'")
-    for numbers in (credit.advantages, credit.returns):
+    # A return may be NaN, where the critic is not to learn any.
+    targets = None if credit.returns is None else [0.0 if math.isnan(x) else x for x in credit.returns]
+    for numbers in (credit.advantages, targets):
         if numbers is None:
             continue
         if len(numbers) != sampled:

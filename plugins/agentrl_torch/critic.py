@@ -1,0 +1,110 @@
+"""The critic: what reward is still to come, estimated before each sampled token.
+
+A value head on a transformer. Its backbone is a copy of the actor of its own, or the actor's; it runs over
+the same token trie. The head begins at zero, so an untrained critic says 0 everywhere, and stays in float32
+(or wider) whatever the matrix products are computed in.
+
+Shapes: R slots before which a token was sampled, N sampled tokens, D model width.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from statistics import pvariance
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from agentrl.interfaces import PluginConfig
+from agentrl.types import Batch, Credit
+from agentrl_torch import forward
+from agentrl_torch.micro_batch import MicroBatch
+
+# Adam's steps on a whole transformer are rarely stable beyond this.
+HIGHEST_RATE = 1e-3
+
+
+class CriticConfig(PluginConfig):
+    """Options of the critic.
+
+    Attributes:
+        backbone: "separate" copies the actor's weights at the start of the run; "shared" puts the head on
+            the actor itself, for half the memory: the value loss then moves the actor's weights, too.
+        learning_rate: at the top of the schedule; None is ten times the actor's, at most 1e-3.
+        max_grad_norm: longer gradients are scaled down to this norm.
+        warmup_updates: for at most so many updates at the beginning only the critic learns (with a
+            shared backbone only its head): an actor that follows an untrained critic gets worse.
+        warmup_until: the warm-up is over once the critic explains this share of the returns' variance.
+    """
+
+    backbone: Literal["separate", "shared"] = "separate"
+    learning_rate: float | None = Field(default=None, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    warmup_updates: int = Field(default=20, ge=0)
+    warmup_until: float = Field(default=0.2, le=1)
+
+    def rate(self, actor: float) -> float:
+        """Return the learning rate, given the actor's."""
+        return min(10 * actor, max(actor, HIGHEST_RATE)) if self.learning_rate is None else self.learning_rate
+
+
+class Critic(nn.Module):
+    """A value head, with the backbone that it has to itself, if any."""
+
+    def __init__(self, actor: PreTrainedModel, config: CriticConfig) -> None:
+        """Take the actor, whose weights the backbone begins with."""
+        super().__init__()
+        self.backbone = _copy_of(actor) if config.backbone == "separate" else None
+        width = actor.config.get_text_config().hidden_size
+        self.head = nn.Linear(width, 1, device=actor.device, dtype=actor.dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def learnt(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that the critic's own optimizer moves."""
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                yield parameter
+
+    def values(self, micro: MicroBatch, actor_hidden_RD: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the value before each sampled token, (N,).
+
+        Args:
+            micro: the tokens.
+            actor_hidden_RD: the actor's last hidden states, for a shared backbone.
+            dtype: of the backbone's matrix products.
+        """
+        hidden_RD = actor_hidden_RD
+        if self.backbone is not None:
+            hidden_RD = forward.hidden_states(self.backbone, micro, dtype)
+        value_R: Tensor = self.head(hidden_RD.to(self.head.weight.dtype)).squeeze(-1)
+        return value_R.index_select(0, forward.row_of_token(micro).to(value_R.device))
+
+
+def _copy_of(actor: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy whose vocabulary projection, which nothing asks for, is neither trained nor kept."""
+    backbone = copy.deepcopy(actor)
+    head = backbone.get_output_embeddings()
+    if head is not None and head.weight is not backbone.get_input_embeddings().weight:
+        backbone.set_output_embeddings(nn.Identity())
+    return backbone
+
+
+def explained_variance(batch: Batch, credits: Sequence[Sequence[Credit]]) -> float:
+    """Return the share of the returns' variance that the values before the update explain; at most 1.
+
+    1 - Var(return - value) / Var(return) over the tokens that have a return. NaN where returns do not vary.
+    """
+    assert batch.values is not None
+    pairs = [
+        pair
+        for members, values in zip(credits, batch.values, strict=True)
+        for credit, row in zip(members, values, strict=True)
+        for pair in zip(credit.returns or (), row, strict=True)
+        if not math.isnan(pair[0])
+    ]
+    spread = pvariance([target for target, _ in pairs]) if pairs else 0.0
+    return 1 - pvariance([target - value for target, value in pairs]) / spread if spread else math.nan
