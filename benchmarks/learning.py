@@ -1,81 +1,135 @@
-"""Does it learn? Success on held-out tasks, before and after, over several seeds.
+"""Which algorithm learns what? All of them on both built-in envs, with equal numbers of trajectories.
 
-    python benchmarks/learning.py                        # deepsearch, grpo, seeds 0 1 2
-    python benchmarks/learning.py --seeds 0 1 --out runs/learning -- --steps 200
+    python benchmarks/learning.py                              # everything; hours on two cores
+    python benchmarks/learning.py --only grpo salt --envs house --seeds 0 1 2 3 4
+    python benchmarks/learning.py --report docs/algorithms.md  # also writes the table and the curves there
 
-What follows `--` goes to `agentrl run` as it is. Prints three scores that are often mixed up: closed book
-(the trained model answers without searching), the untrained agent, and the trained agent; then the curve of
-every seed.
+Each run begins with the same model and sees `--steps` updates of 8 tasks x 8 trajectories, two optimizer
+steps an update, a constant learning rate, one torch thread; success is measured on held-out tasks. Where an
+algorithm plays more than that (dynamic sampling), its curve is read at the same number of trajectories. Runs
+that are there already are not run again.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-CLOSED = ["--set", "agent.closed_book=true", "--set", "env.max_searches=0"]
+import numpy as np
+from contenders import CONTENDERS, Contender
+from learning_report import write_report
+
+TASKS, SIZE = 8, 8
+COMMON = {
+    "threads": 1,
+    "tasks_per_step": TASKS,
+    "group_size": SIZE,
+    "trainer.minibatches": 2,
+    "trainer.learning_rate": 3e-4,
+    "trainer.warmup_steps": 10,
+    "trainer.schedule": "constant",
+    "simulator.max_new_tokens": 32,
+    "evaluation.tasks": 200,
+    "evaluation.every": 25,
+    "checkpoints.every": 0,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Success on held-out tasks, 0 to 1, after so many trajectories."""
+
+    contender: Contender
+    env: str
+    seed: int
+    trajectories: list[int]
+    success: list[float]
+
+    def at(self, trajectories: int) -> float:
+        """Return the success after so many trajectories, between evaluations on a straight line."""
+        return float(np.interp(trajectories, self.trajectories, self.success))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--env", default="deepsearch")
-    parser.add_argument("--algo", default="grpo")
+    parser.add_argument("--envs", nargs="+", default=["deepsearch", "house"])
+    parser.add_argument("--only", nargs="+", help="names of contenders; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
-    parser.add_argument("rest", nargs="*", help="further arguments of `agentrl run`, after --")
+    parser.add_argument("--report", type=Path, help="Markdown file with the place for the table")
     return parser.parse_args()
 
 
-def agentrl(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "agentrl", *words], check=True)
+def sets(options: dict[str, object]) -> list[str]:
+    return [word for key, value in options.items() for word in ("--set", f"{key}={value}")]
 
 
-def train(env: str, algorithm: str, seed: int, out: Path, rest: list[str]) -> dict[str, Any]:
-    folder = out / f"{env}-{algorithm}-{seed}"
-    if not (folder / "summary.json").exists():
-        agentrl("run", "--env", env, "--algo", algorithm, "--seed", str(seed), "--out", str(folder), *rest)
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return summary
+def agentrl(folder: Path, *words: str) -> None:
+    """Run `agentrl run` into `folder`, unless it was finished before."""
+    if (folder / "summary.json").exists():
+        return
+    command = [sys.executable, "-m", "agentrl", "run", *words]
+    command += ["--resume" if (folder / "run.yaml").exists() else "--out", str(folder)]
+    if "--resume" in command:
+        command = [*command[:4], "--resume", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def closed_book(env: str, folder: Path) -> float:
-    """Return the success of a trained model that may not search."""
-    report = folder / "closed-book.json"
-    if not report.exists():
-        agentrl("eval", str(folder), *CLOSED, "--out", str(report))
-    return float(json.loads(report.read_text())["metrics"]["success"]["mean"])
+def beginning(env: str, out: Path) -> list[str]:
+    """Return what lets a run begin with the model that the env's warm-up leaves, made once."""
+    if env == "deepsearch":
+        return []
+    folder = out / f"{env}-warm"
+    agentrl(folder, "--env", env, "--algo", "grpo", "--steps", "0", *sets({"evaluation.tasks": 200}))
+    return ["--model", str(folder / "warmup" / "model"), "--set", "warmup=0"]
 
 
-def interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['mean']:6.1%} [{estimate['low']:.1%}, {estimate['high']:.1%}]"
+def train(contender: Contender, env: str, seed: int, options: argparse.Namespace, begin: list[str]) -> Curve:
+    """Return the curve of one run."""
+    folder = options.out / f"{env}-{contender.name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    words = ["--env", env, "--algo", contender.algorithm, "--seed", str(seed), "--steps", str(options.steps)]
+    further = [word for each in contender.settings for word in ("--set", each)]
+    agentrl(folder, *words, *begin, *sets(COMMON), *further)
+    return read_curve(contender, env, seed, folder)
+
+
+def read_curve(contender: Contender, env: str, seed: int, folder: Path) -> Curve:
+    metrics = read_lines(folder / "metrics.jsonl")
+    played = [0, *accumulate(int(row["rollout/trajectories"]) for row in metrics)]
+    rows = [row for row in read_lines(folder / "evaluations.jsonl") if row["step"] >= 0]
+    success = [row["metrics"]["success"]["mean"] for row in rows]
+    curve = Curve(contender, env, seed, [played[row["step"]] for row in rows], success)
+    line = "  ".join(f"{x}:{y:.0%}" for x, y in zip(curve.trajectories, curve.success, strict=True))
+    print(f"{env:<11} {contender.name:<19} seed {seed}  {line}", flush=True)
+    return curve
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def main() -> None:
     options = arguments()
-    columns = "seed", "closed book", "untrained agent", "trained agent", "minutes"
-    print("{:>4}  {:>11}  {:>24}  {:>24}  {:>7}  updates".format(*columns))
-    finals, curves = [], {}
-    for seed in options.seeds:
-        summary = train(options.env, options.algo, seed, options.out, options.rest)
-        folder = options.out / f"{options.env}-{options.algo}-{seed}"
-        book = closed_book(options.env, folder) if options.env == "deepsearch" else float("nan")
-        success = summary["metrics"]["success"]
-        finals.append(success["after"]["mean"])
-        curves[seed] = {int(step): point["success"] for step, point in summary["curve"].items()}
-        print(
-            f"{seed:>4}  {book:>11.1%}  {interval(success['before']):>24}  {interval(success['after']):>24}"
-            f"  {summary['wall_seconds'] / 60:>7.1f}  {summary['steps']}"
-        )
-    print(
-        f"mean of the trained agents: {fmean(finals):.1%}; held-out tasks each: {summary['held_out_tasks']}"
-    )
-    for seed, curve in curves.items():
-        print(f"seed {seed}: " + "  ".join(f"{step}:{value:.0%}" for step, value in curve.items()))
+    chosen = [c for c in CONTENDERS if not options.only or c.name in options.only]
+    unknown = set(options.only or ()) - {c.name for c in CONTENDERS}
+    if unknown:
+        raise SystemExit(f"no contender {unknown}; there are: {', '.join(c.name for c in CONTENDERS)}")
+    begin = {env: beginning(env, options.out) for env in options.envs}
+    work = [(c, env, seed) for env in options.envs for seed in options.seeds for c in chosen]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        curves = list(pool.map(lambda job: train(*job, options, begin[job[1]]), work))
+    budget = options.steps * TASKS * SIZE
+    write_report(curves, budget, options.report)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def test_its_plugins_are_listed_with_the_distribution_they_come_from(
     rows = [line.split()[:4] for line in listed.splitlines()]
     assert ["env", "countdown", "agentrl-countdown", "0.1.0"] in rows
     assert ["reward", "partial_credit", "agentrl-countdown", "0.1.0"] in rows
+    assert ["algorithm", "branch_credit", "agentrl-countdown", "0.1.0"] in rows
 
 
 def test_its_own_tests_pass(installed: Mapping[str, str], tmp_path: Path) -> None:
@@ -70,6 +71,16 @@ def test_it_is_trained_by_name(installed: Mapping[str, str], tmp_path: Path) -> 
     agentrl("run", *choice, *length, *options, environment=installed, folder=tmp_path)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert {"partial_credit", "success"} <= set(summary["metrics"])
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="training needs torch")
+def test_its_algorithm_trains_a_shipped_env_by_name(installed: Mapping[str, str], tmp_path: Path) -> None:
+    small = {"tasks_per_step": 2, "group_size": 4, "evaluation.tasks": 4, "threads": 1}
+    options = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
+    choice = ["--env", "deepsearch", "--algo", "branch_credit", "--steps", "2", "--out", "run"]
+    agentrl("run", *choice, *options, environment=installed, folder=tmp_path)
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(step["trainer/grad_norm"] > 0 for step in steps)
 
 
 @pytest.mark.skipif(not find_spec("torch"), reason="training needs torch")
