@@ -1,7 +1,6 @@
 """Every shipped plugin keeps the rules that its author would be held to."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -9,13 +8,15 @@ from agentrl.discovery import CORE, list_plugins
 from agentrl.plugins import load
 from agentrl.testing import check_agent, check_algorithm, check_curriculum, check_env, check_reward
 
-CHECKS: dict[str, Callable[[Any], None]] = {
+CHECKS: dict[str, Callable[..., None]] = {
     "env": check_env,
     "agent": check_agent,
     "reward": check_reward,
     "algorithm": check_algorithm,
     "curriculum": check_curriculum,
 }
+# Losses that hold part of themselves constant on purpose, where finite differences mean nothing.
+PARTLY_CONSTANT = {"cispo"}
 SHIPPED = [
     (plugin.kind, plugin.name)
     for plugin in list_plugins()
@@ -25,7 +26,8 @@ SHIPPED = [
 
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_a_shipped_plugin_keeps_the_rules_of_its_kind(kind: str, name: str) -> None:
-    CHECKS[kind](load(kind, name))
+    options = {"gradcheck": False} if kind == "algorithm" and name in PARTLY_CONSTANT else {}
+    CHECKS[kind](load(kind, name), **options)
 
 
 def test_all_kinds_that_have_rules_are_shipped() -> None:

@@ -77,9 +77,13 @@ class PolicyGradient(Algorithm):
         length: int | None = Field(default=None, ge=1)
 
         @model_validator(mode="after")
-        def _every_option_is_used(self) -> Self:
+        def _length_goes_with_constant(self) -> Self:
             if (self.aggregation == "constant") != (self.length is not None):
                 raise ValueError("length goes with aggregation 'constant', which needs it, and with no other")
+            return self
+
+        @model_validator(mode="after")
+        def _every_option_is_used(self) -> Self:
             if (self.kl == "none") != (self.kl_coefficient == 0):
                 raise ValueError(
                     "kl and kl_coefficient go together: set kl (reward, k2, k3, ...) and a coefficient above "
@@ -94,10 +98,12 @@ class PolicyGradient(Algorithm):
     @property
     def needs(self) -> frozenset[Need]:
         """Return "reference" if there is a KL penalty, "logprobs" if there is a correction."""
-        config = self.config
-        penalised = config.kl != "none"
-        corrected = config.correction != "none" or config.reject_above is not None
-        return frozenset(["reference"] * penalised + ["logprobs"] * corrected)
+        config, needs = self.config, set[Need]()
+        if config.kl != "none":
+            needs.add("reference")
+        if config.correction != "none" or config.reject_above is not None:
+            needs.add("logprobs")
+        return frozenset(needs)
 
     @property
     def skips_zero_advantage(self) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from agentrl.errors import UsageError
 from agentrl.interfaces import Env, PluginConfig
 from agentrl.text import last_tag, matches_exactly, normalize_answer
-from agentrl.types import Action, Observation, Outcome, Task
+from agentrl.types import Action, Need, Observation, Outcome, Task
 
 from .corpus import Passage, read_questions, sha256_of
 from .encyclopedia import Encyclopedia
@@ -80,6 +80,7 @@ class DeepSearch(Env):
         "simulator.max_new_tokens": 512,
     }
     relations: ClassVar[tuple[str, ...]] = RELATIONS
+    provides: ClassVar[frozenset[Need]] = frozenset({"step_keys"})
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the questions of `train`, `dev` or `test`."""
