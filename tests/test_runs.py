@@ -23,9 +23,9 @@ SMALL = {
 }
 
 
-def command(folder: Path, *more: str, **settings: Any) -> list[str]:
+def command(folder: Path, *more: str, algo: str = "grpo", **settings: Any) -> list[str]:
     sets = [part for key, value in {**SMALL, **settings}.items() for part in ("--set", f"{key}={value}")]
-    run = ["run", "--env", "deepsearch", "--algo", "grpo", "--out", str(folder)]
+    run = ["run", "--env", "deepsearch", "--algo", algo, "--out", str(folder)]
     return [sys.executable, "-m", "agentrl", *run, *sets, *more]
 
 
@@ -94,6 +94,39 @@ def test_ctrl_c_saves_what_is_recorded_and_exits_with_130(
     finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
     assert metrics(folder) == metrics(calm)
     assert weights(folder) == weights(calm)
+
+
+# All that PPO must not lose: critic, optimizers, the critic's warm-up, a curriculum that learns.
+WHOLE = {
+    "trainer.minibatches": 2,
+    "trainer.epochs": 2,
+    "trainer.critic.warmup_updates": 2,
+    "trainer.critic.warmup_until": 1,
+    "curriculum": "harder_first",
+    "algorithm.kl": "reward",
+    "algorithm.kl_coefficient": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def calm_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "ppo"
+    finish(command(folder, "--steps", "5", algo="ppo", **WHOLE))
+    return folder
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_killed_run_of_ppo_resumes_to_the_same_numbers_and_weights(
+    calm_ppo: Path, tmp_path: Path, step: int
+) -> None:
+    folder = tmp_path / "killed"
+    code = start_and_signal(
+        command(folder, "--steps", "5", algo="ppo", **WHOLE), folder, step, signal.SIGKILL
+    )
+    assert code == -signal.SIGKILL
+    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
+    assert metrics(folder) == metrics(calm_ppo)
+    assert weights(folder) == weights(calm_ppo)
 
 
 def test_a_run_survives_an_env_that_crashes_hangs_and_returns_garbage(tmp_path: Path) -> None:

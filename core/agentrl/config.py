@@ -114,6 +114,9 @@ class RunConfig(_Section):
     steps: int = Field(default=100, ge=0, description="updates")
     tasks_per_step: int = Field(default=16, ge=1, description="tasks that are played for an update")
     group_size: int = Field(default=8, ge=1, description="trajectories a task in an update")
+    refills: int = Field(
+        default=0, ge=0, description="how often a step may choose further tasks for groups that were not kept"
+    )
     warmup: int = Field(default=0, ge=0, description="updates that imitate Env.demonstrate first")
     warmup_learning_rate: float = Field(default=1e-4, gt=0, description="the learning rate meanwhile")
     simulator: SimulatorConfig = SimulatorConfig()

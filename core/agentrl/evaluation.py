@@ -8,7 +8,6 @@ from typing import Any
 
 from agentrl.config import EvaluationConfig
 from agentrl.errors import AgentRLError, UsageError
-from agentrl.hooks import Hooks
 from agentrl.judging import WeightedReward, judge
 from agentrl.seeds import derive
 from agentrl.simulator import Simulator
@@ -65,12 +64,12 @@ async def evaluate(
     tasks: Sequence[Task],
     settings: EvaluationConfig,
     rewards: Sequence[WeightedReward],
-    hooks: Hooks,
     progress: Callable[[int, int], None],
 ) -> tuple[Evaluation, list[Group]]:
     """Play a panel and return its estimates and its groups.
 
-    The same seed plays the same episodes, so two evaluations differ by the policy alone.
+    The same seed plays the same episodes, so two evaluations differ by the policy alone. Rewards are without
+    what hooks add (see `judge`), so that they mean the same whatever the model was trained with.
 
     Raises:
         AgentRLError: every episode failed.
@@ -82,7 +81,7 @@ async def evaluate(
         temperature=settings.temperature,
         progress=progress,
     )
-    await judge(groups, rewards, hooks)
+    await judge(groups, rewards)
     refuse_if_all_failed(groups)
     return summarize(groups, settings.split), groups
 
@@ -139,7 +138,7 @@ def _is_proportion(name: str, per_task: Sequence[Sequence[float]]) -> bool:
 
 def _passes(played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
     """Return pass@k and pass^k for every k that all tasks have attempts for."""
-    counts = [(len(group), sum(_succeeded(t) for t in group)) for group in played if group]
+    counts = [(len(group), sum(succeeded(t) for t in group)) for group in played if group]
     repeats = min((attempts for attempts, _ in counts), default=0)
     found: dict[str, Estimate] = {}
     for k in range(1, repeats + 1 if repeats > 1 else 1):
@@ -148,7 +147,8 @@ def _passes(played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
     return found
 
 
-def _succeeded(trajectory: Trajectory) -> bool:
+def succeeded(trajectory: Trajectory) -> bool:
+    """Return whether the env judged a trajectory a success."""
     return trajectory.outcome is not None and trajectory.outcome.success
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,14 @@ def write_json(path: Path, value: Any, what: str) -> None:
     write_bytes(path, encode(to_json(value, indent=2) + "\n"), what)
 
 
-def append_line(path: Path, value: Mapping[str, Any], what: str) -> None:
-    """Append a line of JSON to `path`, through to the operating system.
+def append_lines(path: Path, values: Iterable[Mapping[str, Any]], what: str) -> None:
+    """Append a line of JSON for each value to `path`, through to the operating system.
 
     Raises:
         AgentRLError: the disk is full or `path` cannot be written.
     """
     with writing(path, what), path.open("ab") as file:
-        file.write(encode(to_json(value) + "\n"))
+        file.write(encode("".join(to_json(value) + "\n" for value in values)))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

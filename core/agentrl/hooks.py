@@ -67,6 +67,12 @@ class Hooks:
         for plugin in plugins:
             self._register(plugin, _name_of(plugin))
 
+    def invite(self, plugin: object, name: str) -> None:
+        """Let `plugin`, which was chosen for something else, take part if it has `@hookimpl` methods."""
+        marker = f"{hookspecs.NAMESPACE}_impl"
+        if any(hasattr(getattr(type(plugin), each, None), marker) for each in dir(type(plugin))):
+            self._register(plugin, name)
+
     @property
     def names(self) -> list[str]:
         """Return the names of the plugins that take part, in the order in which they are called."""

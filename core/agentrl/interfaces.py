@@ -59,7 +59,12 @@ class Plugin:
 
 
 class Env(Plugin, ABC):
-    """A world. One instance plays one episode at a time; the simulator makes as many as it needs."""
+    """A world. One instance plays one episode at a time; the simulator makes as many as it needs.
+
+    `provides` holds "step_keys" if its observations have a `state_key`.
+    """
+
+    provides: ClassVar[frozenset[Need]] = frozenset()
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:
@@ -202,6 +207,14 @@ class Curriculum(Plugin, ABC):
     def choose(self, n: int) -> list[Task]:
         """Return `n` tasks for the next update."""
 
+    def sizes(self, tasks: Sequence[Task], group_size: int) -> list[int]:
+        """Return how many trajectories each of the chosen `tasks` gets; here, `group_size` for each.
+
+        At least 1 (2 where the algorithm compares the trajectories of a group); the sum must not exceed
+        `len(tasks) * group_size`.
+        """
+        return [group_size] * len(tasks)
+
     def learn(self, groups: Sequence[Group]) -> None:
         """Take note of how the chosen tasks went."""
 
@@ -296,7 +309,14 @@ class Engine(Plugin, ABC):
 class Trainer(Plugin, ABC):
     """Updates weights. Executes an algorithm without knowing it."""
 
-    provides: ClassVar[frozenset[Need]] = frozenset({"reference", "groups", "step_keys"})
+    provides: ClassVar[frozenset[Need]] = frozenset({"reference", "logprobs"})
+
+    def check(self, needs: frozenset[Need]) -> None:
+        """Refuse options that are of no use where `needs` is all that is asked for. Called before `start`.
+
+        Raises:
+            UsageError: it names the option.
+        """
 
     @abstractmethod
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:

@@ -20,8 +20,13 @@ class WeightedReward:
     weight: float
 
 
-async def judge(groups: Iterable[Group], rewards: Sequence[WeightedReward], hooks: Hooks) -> None:
+async def judge(
+    groups: Iterable[Group], rewards: Sequence[WeightedReward], hooks: Hooks | None = None
+) -> None:
     """Set `rewards` and `reward` of every trajectory that did not fail.
+
+    Without `hooks` the reward is the weighted sum alone, which is what is measured on held-out tasks: what
+    hooks and algorithms add shapes the training.
 
     Raises:
         AgentRLError: a reward raised or gave no finite number; it names reward and task.
@@ -30,13 +35,13 @@ async def judge(groups: Iterable[Group], rewards: Sequence[WeightedReward], hook
     await asyncio.gather(*(_judge_one(trajectory, rewards, hooks) for trajectory in played))
 
 
-async def _judge_one(trajectory: Trajectory, rewards: Sequence[WeightedReward], hooks: Hooks) -> None:
+async def _judge_one(trajectory: Trajectory, rewards: Sequence[WeightedReward], hooks: Hooks | None) -> None:
     total = 0.0
     for weighted in rewards:
         score = await _score(weighted, trajectory)
         trajectory.rewards[weighted.name] = score
         total += weighted.weight * score
-    trajectory.reward = total + hooks.adjust_reward(trajectory)
+    trajectory.reward = total + (hooks.adjust_reward(trajectory) if hooks else 0.0)
 
 
 async def _score(weighted: WeightedReward, trajectory: Trajectory) -> float:

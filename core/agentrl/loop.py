@@ -1,4 +1,4 @@
-"""The training loop: choose, play, judge, prepare, credit, update, evaluate, save.
+"""The training loop: collect groups (see `collection`), prepare, credit, update, evaluate, save.
 
 Everything random derives from the run's seed and the step, and every step is recorded in one go after its
 update; so a run may be stopped anywhere and goes on from its last checkpoint as if nothing had happened.
@@ -9,17 +9,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
+from agentrl.collection import Collection, Collector
 from agentrl.config import RunConfig
 from agentrl.display import Display
-from agentrl.evaluation import evaluate, refuse_if_all_failed
+from agentrl.early_signs import rewards_between, sign_of_overfitting
+from agentrl.evaluation import Evaluation, evaluate
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Engine, Trainer
-from agentrl.judging import WeightedReward, judge
+from agentrl.judging import WeightedReward
 from agentrl.metrics import rollout_metrics
-from agentrl.rundir import RunDirectory
-from agentrl.seeds import derive
+from agentrl.rundir import RunDirectory, load_metrics
 from agentrl.simulator import Simulator
+from agentrl.task_record import task_rows
 from agentrl.types import Group, Task
 
 
@@ -70,7 +73,16 @@ class Loop:
         self._display = display
         self._saved = progress.step
         self._consistent = True
-        self._audited = self._failed = False
+        self._audited = self._failed = self._warned = False
+        self._collector = Collector(
+            parts.curriculum,
+            parts.simulator,
+            parts.rewards,
+            parts.hooks,
+            parts.algorithm,
+            config,
+            display.episodes,
+        )
         self._clock = began
         self._curriculum_state = parts.curriculum.state()
         self.progress = progress
@@ -89,23 +101,16 @@ class Loop:
         """Do one update: everything after the rollout happens without a pause."""
         parts, step, began = self._parts, self.progress.step + 1, time.monotonic()
         await parts.engine.load_weights(parts.trainer.weights(), self.progress.step)
-        tasks = parts.curriculum.choose(self._config.tasks_per_step)
-        groups = await parts.simulator.play(
-            tasks,
-            self._config.group_size,
-            seed=derive(self._config.seed, "train", step),
-            progress=self._display.episodes,
-        )
-        await judge(groups, parts.rewards, parts.hooks)
+        collection = await self._collector.collect(step)
         rollout = time.monotonic() - began
         await parts.engine.sleep()
         self._consistent = False
-        metrics = {**rollout_metrics(groups), **self._learn(groups)}
+        metrics = {**rollout_metrics(collection.played), **self._learn(collection)}
         metrics["time/rollout"] = rollout
         metrics["time/update"] = time.monotonic() - began - rollout
-        self._record(step, groups, metrics)
+        self._record(step, collection, metrics)
         self._consistent = True
-        self._tell(step, groups, metrics)
+        self._tell(step, collection.played, metrics)
         await parts.engine.wake()
 
     async def evaluate(self) -> None:
@@ -118,14 +123,14 @@ class Loop:
             self._panel,
             self._config.evaluation,
             parts.rewards,
-            parts.hooks,
             self._display.episodes,
         )
         self._directory.write_trajectories(f"eval-{step:06d}", groups)
-        self._directory.write_evaluation(step, evaluation)
+        beside = self._beside_training(step, evaluation)
+        self._directory.write_evaluation(step, evaluation, **beside)
         self._tick()
         self._display.evaluated(step, evaluation)
-        parts.hooks.evaluated(step, evaluation.means())
+        parts.hooks.evaluated(step, {**evaluation.means(), **{f"eval/{k}": v for k, v in beside.items()}})
 
     def save(self) -> None:
         """Write a checkpoint of the last recorded step, unless there is one.
@@ -139,22 +144,32 @@ class Loop:
         self._saved = step
         self._parts.hooks.checkpoint_saved(step, path)
 
-    def _learn(self, groups: list[Group]) -> dict[str, float]:
-        parts = self._parts
-        refuse_if_all_failed(groups)
-        parts.curriculum.learn(groups)
-        usable = [group for group in map(_without_failed, groups) if group.trajectories]
-        kept = [group for group in usable if parts.hooks.keep_group(group)]
+    def _beside_training(self, step: int, evaluation: Evaluation) -> dict[str, float]:
+        """Return the mean reward of the updates since the evaluation before; warn once if the two part."""
+        evaluations = self._directory.evaluations()
+        before = max((each for each in evaluations if each < step), default=step)
+        rewards = rewards_between(load_metrics(self._directory.path), before, step)
+        if not rewards:
+            return {}
+        sign = sign_of_overfitting(rewards, evaluations[before], evaluation)
+        if sign and not self._warned:
+            self._warned = True
+            self._display.warn(sign)
+        return {"train_reward": fmean(rewards)}
+
+    def _learn(self, collection: Collection) -> dict[str, float]:
+        parts, kept = self._parts, collection.usable()
         if not kept:
             self._display.warn("no group was kept, so this step updates nothing")
             return {"groups/kept": 0.0}
         batch = parts.trainer.prepare(kept, parts.algorithm.needs)
         credits = parts.algorithm.credit(batch)
         metrics = parts.trainer.update(batch, credits, parts.algorithm)
-        return {"groups/kept": len(kept) / len(groups), **metrics}
+        noted = {f"credit/{name}": number for name, number in batch.logged.items()}
+        return {"groups/kept": len(kept) / len(collection.played), **noted, **metrics}
 
-    def _record(self, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
-        progress = self.progress
+    def _record(self, step: int, collection: Collection, metrics: dict[str, float]) -> None:
+        progress, groups = self.progress, collection.played
         progress.step = step
         progress.trajectories += sum(len(group.trajectories) for group in groups)
         progress.tokens += sum(t.sampled for group in groups for t in group.trajectories)
@@ -162,6 +177,7 @@ class Loop:
         # The next rollout moves the curriculum on; a checkpoint is of the step that was recorded.
         self._curriculum_state = self._parts.curriculum.state()
         self._directory.write_trajectories(f"step-{step:06d}", groups)
+        self._directory.write_tasks(step, task_rows(groups, collection.kept))
         self._directory.write_metrics(step, metrics)
 
     def _tell(self, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
@@ -208,7 +224,3 @@ class Loop:
         step, every = self.progress.step, self._config.evaluation.every
         due = step == 0 or step >= self._config.steps or (every > 0 and step % every == 0)
         return due and not self._directory.has_evaluation(step)
-
-
-def _without_failed(group: Group) -> Group:
-    return Group(group.task, [t for t in group.trajectories if not t.failed])

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from agentrl.evaluation import measure
-from agentrl.types import Group
+from agentrl.types import Group, Stop, Trajectory
+
+_TRUNCATIONS: tuple[Stop, ...] = ("max_turns", "max_tokens")
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Return the means over the trajectories that did not fail, and the share of those that did.
 
-    `groups/no_signal` is the share of groups whose rewards are all equal: group-relative advantages
+    `truncated` is the share that did not come to an end, `truncated/max_turns` and `truncated/max_tokens`
+    say why. `groups/no_signal` is the share of groups whose rewards are all equal: group-relative advantages
     are zero there.
     """
     trajectories = [t for group in groups for t in group.trajectories]
@@ -19,12 +22,21 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     means = {name: fmean(row[name] for row in rows if name in row) for name in names}
     return {
         **means,
+        **{f"truncated/{stop}": _share(trajectories, stop) for stop in _TRUNCATIONS},
         "failed": 1 - len(rows) / len(trajectories),
-        "groups/no_signal": fmean(_silent(group) for group in groups),
+        "groups/no_signal": fmean(not has_signal(group) for group in groups),
+        "groups/played": float(len(groups)),
         "rollout/trajectories": float(len(trajectories)),
         "rollout/tokens": float(sum(t.sampled for t in trajectories)),
     }
 
 
-def _silent(group: Group) -> bool:
-    return len({t.reward for t in group.trajectories if not t.failed}) < 2
+def has_signal(group: Group) -> bool:
+    """Return whether the rewards of a group differ, so that there is something to compare."""
+    return len({t.reward for t in group.trajectories if not t.failed}) > 1
+
+
+def _share(trajectories: Sequence[Trajectory], stop: Stop) -> float:
+    """Return the share of the trajectories that did not fail which ended for the reason `stop`."""
+    played = [t.stop for t in trajectories if not t.failed]
+    return played.count(stop) / max(1, len(played))

@@ -56,9 +56,7 @@ async def _evaluate(config: RunConfig, model: Path | None, display: Display) -> 
 async def _measure(parts: Stage, tasks: list[Task]) -> Evaluation:
     settings, rewards = parts.config.evaluation, weighted_rewards(parts.config)
     parts.display.phase("evaluate", f"{len(tasks)} tasks of {settings.split}")
-    evaluation, _ = await evaluate_panel(
-        parts.simulator(), tasks, settings, rewards, parts.hooks, parts.display.episodes
-    )
+    evaluation, _ = await evaluate_panel(parts.simulator(), tasks, settings, rewards, parts.display.episodes)
     return evaluation
 
 
@@ -91,7 +89,11 @@ class _Run:
         self.directory = directory
         self.display = display
         self.began = time.monotonic()
+        choice = config.algorithm
+        self.algorithm: Algorithm = plugins.make("algorithm", choice.name, choice.options)
         self.hooks = Hooks(options=config.hooks)
+        # Such as one that does not keep every group; `agentrl eval` has no algorithm.
+        self.hooks.invite(self.algorithm, choice.name)
 
     async def train(self) -> dict[str, Any]:
         """Tell the hooks when the run begins and how it ends."""
@@ -117,9 +119,8 @@ class _Run:
 
     async def _train(self) -> dict[str, Any]:
         config, model = self.config, model_path(self.config)
-        algorithm = plugins.make("algorithm", config.algorithm.name, config.algorithm.options)
         trainer = plugins.make("trainer", config.trainer.name, config.trainer.options)
-        needs = check_needs(algorithm, trainer, config)
+        needs = check_needs(self.algorithm, trainer, plugins.load("env", config.env.name), config)
         async with stage(config, model, self.hooks, self.display) as parts:
             tasks = held_out(parts)
             self.directory.write_manifest(config, parts.env, tasks, model)
@@ -127,7 +128,7 @@ class _Run:
                 model = await self._warmed_up(parts, model, tasks)
             trainer.start(model, needs, config.steps, resources(config))
             try:
-                loop = self._loop(parts, tasks, trainer, algorithm)
+                loop = self._loop(parts, tasks, trainer)
                 await self._improve(loop)
                 save_model(trainer, self.directory.path / "model")
                 return self._summarize(loop.progress)
@@ -149,7 +150,7 @@ class _Run:
         except AgentRLError as failure:
             self.display.warn(str(failure))
 
-    def _loop(self, parts: Stage, tasks: list[Task], trainer: Trainer, algorithm: Algorithm) -> Loop:
+    def _loop(self, parts: Stage, tasks: list[Task], trainer: Trainer) -> Loop:
         """Return the loop, where the last checkpoint left it."""
         curriculum = self._curriculum(parts)
         progress = Progress()
@@ -165,7 +166,7 @@ class _Run:
             rewards=weighted_rewards(self.config),
             hooks=self.hooks,
             trainer=trainer,
-            algorithm=algorithm,
+            algorithm=self.algorithm,
             engine=parts.engine,
         )
         return Loop(rooms, self.config, tasks, self.directory, self.display, progress, self.began)

@@ -3,6 +3,7 @@
     run.yaml            the configuration, complete; `agentrl run run.yaml` does it all again
     manifest.json       versions, plugins, held-out tasks, seeds, hashes of model and data
     metrics.jsonl       a line of JSON for every update
+    tasks.jsonl         a line of JSON for every task of an update: how it went, whether it taught
     evaluations.jsonl   a line of JSON for every evaluation on held-out tasks
     trajectories/       step-000001.jsonl.gz, eval-000050.jsonl.gz (see `records`)
     checkpoints/        step-000010/, the last few (see `checkpoints`)
@@ -28,7 +29,7 @@ from agentrl.checkpoints import Checkpoints
 from agentrl.config import RunConfig, load_run_file, resolve
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.evaluation import Evaluation
-from agentrl.files import append_line, encode, read_lines, to_json, write_bytes, write_json, writing
+from agentrl.files import append_lines, encode, read_lines, to_json, write_bytes, write_json, writing
 from agentrl.interfaces import Env
 from agentrl.manifest import check_same, make_manifest
 from agentrl.records import save_trajectories
@@ -39,7 +40,8 @@ from agentrl.types import Group, Task
 
 _LOCK = ".lock"
 # What there is once a run has done something.
-_RECORDS = ("metrics.jsonl", "evaluations.jsonl", "trajectories", "checkpoints", "warmup", "model")
+_LINES = ("metrics.jsonl", "tasks.jsonl", "evaluations.jsonl")
+_RECORDS = (*_LINES, "trajectories", "checkpoints", "warmup", "model")
 
 
 class RunDirectory:
@@ -104,7 +106,7 @@ class RunDirectory:
             write_bytes(self.path / "run.yaml", render(config).encode(), "the configuration")
         latest = self._checkpoints.latest()
         step = latest[0] if latest else 0
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
+        for name in _LINES:
             _keep_until(self.path / name, step)
         _forget_trajectories(self.path / "trajectories", step)
         shutil.rmtree(self.path / "model", ignore_errors=True)
@@ -125,12 +127,16 @@ class RunDirectory:
 
     def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the metrics of an update."""
-        append_line(self.path / "metrics.jsonl", {"step": step, **metrics}, "metrics")
+        append_lines(self.path / "metrics.jsonl", [{"step": step, **metrics}], "metrics")
 
-    def write_evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Append an evaluation."""
-        row = {"step": step, **evaluation.to_json()}
-        append_line(self.path / "evaluations.jsonl", row, "an evaluation")
+    def write_tasks(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append what became of each task of an update (see `task_record`)."""
+        append_lines(self.path / "tasks.jsonl", ({"step": step, **row} for row in rows), "tasks")
+
+    def write_evaluation(self, step: int, evaluation: Evaluation, **beside: float | None) -> None:
+        """Append an evaluation, and further numbers to compare it with."""
+        row = {"step": step, **evaluation.to_json(), **beside}
+        append_lines(self.path / "evaluations.jsonl", [row], "an evaluation")
 
     def evaluations(self) -> dict[int, Evaluation]:
         """Return the evaluations by step."""
@@ -181,6 +187,16 @@ def load_config(folder: Path) -> RunConfig:
 def load_metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the metrics of every update of the run in `folder`; those that were not finite are None."""
     return read_lines(folder / "metrics.jsonl")
+
+
+def load_tasks(folder: Path) -> list[dict[str, Any]]:
+    """Return what became of each task of each update of the run in `folder` (see `task_record`).
+
+    Raises:
+        UsageError: there is no run.
+    """
+    _check_is_run(folder)
+    return read_lines(folder / "tasks.jsonl")
 
 
 def _new_name(config: RunConfig) -> Path:

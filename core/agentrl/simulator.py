@@ -8,6 +8,7 @@ episodes in the same order.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from agentrl.chat import ChatFormat
@@ -52,7 +53,7 @@ class Simulator:
     async def play(
         self,
         tasks: Sequence[Task],
-        group_size: int,
+        group_size: int | Sequence[int],
         seed: int,
         temperature: float | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
@@ -61,7 +62,7 @@ class Simulator:
 
         Args:
             tasks: one group each, in this order.
-            group_size: trajectories a task.
+            group_size: trajectories a task; or those of each task, in the order of the tasks.
             seed: all randomness of these episodes derives from it.
             temperature: in place of the configured one.
             progress: told how many episodes of how many are over.
@@ -70,6 +71,8 @@ class Simulator:
             AgentRLError: something is wrong with the run rather than with an episode.
         """
         sampling = self._sampling(temperature)
+        sizes = [group_size] * len(tasks) if isinstance(group_size, int) else group_size
+        episodes = [task for task, size in zip(tasks, sizes, strict=True) for _ in range(size)]
         slots = asyncio.Semaphore(min(self._config.concurrency, self._pool.size))
         finished = 0
 
@@ -78,13 +81,12 @@ class Simulator:
             async with slots:
                 trajectory = await self._play_one(task, derive(seed, task.id, place), place, sampling, dog)
             finished += 1
-            progress(finished, len(tasks) * group_size)
+            progress(finished, len(episodes))
             return trajectory
 
         with Watchdog(self._config.watchdog, self._warn) as dog:
-            places = [(task, n * group_size + m) for n, task in enumerate(tasks) for m in range(group_size)]
-            played = await _all([play_one(task, place) for task, place in places])
-        return [Group(task, played[n * group_size : (n + 1) * group_size]) for n, task in enumerate(tasks)]
+            played = iter(await _all([play_one(task, place) for place, task in enumerate(episodes)]))
+        return [Group(task, list(islice(played, size))) for task, size in zip(tasks, sizes, strict=True)]
 
     def _sampling(self, temperature: float | None) -> Sampling:
         config = self._config

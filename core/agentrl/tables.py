@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from agentrl.evaluation import Evaluation
+    from agentrl.task_record import Digest
 
 # What is shown of an update's metrics, in this order; all of them are in metrics.jsonl.
 _COLUMNS = {
@@ -20,6 +21,7 @@ _COLUMNS = {
     "entropy": "entropy",
     "failed": "failed",
 }
+_DIGEST = ("groups", "trajectories", "reward", "success", "taught", "kept")
 
 
 class Clock:
@@ -105,6 +107,18 @@ def steps_table(rows: Sequence[Mapping[str, str]]) -> Table:
     table = Table(*names, box=box.SIMPLE)
     for row in rows:
         table.add_row(*(row.get(name, "") for name in names))
+    return table
+
+
+def digest_table(names: Sequence[str], digests: Sequence["Digest"]) -> Table:
+    """Return the table of digests of a run's tasks; `names` are those of the fields in their keys."""
+    single = "task" in names
+    table = Table(*names, "last step" if single else "tasks", *_DIGEST, box=box.SIMPLE)
+    for each in digests:
+        key = ("-" if value is None else escape(str(value)) for value in each.key)
+        counts = (each.last if single else each.tasks, each.groups, each.trajectories)
+        shares = (each.reward, each.success, each.taught, each.kept)
+        table.add_row(*key, *map(str, counts), *("-" if x is None else f"{x:.3f}" for x in shares))
     return table
 
 

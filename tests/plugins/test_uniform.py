@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from agentrl import Task, UsageError
 from agentrl.discovery import list_plugins
-from agentrl_uniform import Uniform, permute
+from agentrl.permutation import permute
+from agentrl_uniform import Uniform
 
 
 class Lazy(Sequence[Task]):

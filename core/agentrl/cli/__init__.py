@@ -12,11 +12,13 @@ from agentrl.cli.errors import report
 from agentrl.cli.evaluate import evaluate
 from agentrl.cli.plugins import plugins
 from agentrl.cli.run import run
+from agentrl.cli.tasks import tasks
 from agentrl.errors import PluginError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "eval": evaluate,
+    "tasks": tasks,
     "plugins": plugins,
     "doctor": doctor,
 }

@@ -1,7 +1,7 @@
 """Says what options a plugin has, from its `Config`.
 
 An option's description is that of its pydantic field, or else its line under "Attributes:" in the docstring
-of the `Config`.
+of the `Config`, or of one that this inherits from.
 """
 
 import inspect
@@ -54,7 +54,9 @@ def describe(info: PluginInfo) -> Description:
 
 def options_of(config: type[BaseModel], prefix: str) -> list[Option]:
     """Return the options of a `Config`, those of nested ones included."""
-    described = _attributes(inspect.getdoc(config) or "")
+    described: dict[str, str] = {}
+    for each in reversed(config.__mro__):
+        described |= _attributes(inspect.cleandoc(each.__doc__ or ""))
     options = []
     for name, field in config.model_fields.items():
         key = f"{prefix}.{name}"
