@@ -14,6 +14,8 @@ class Contender:
         loss: of a token, in words.
         paper: where it is from.
         settings: further `--set`.
+        envs: where it takes part; everywhere if empty.
+        table: which table it stands in: only what stands in one table had the same tasks.
     """
 
     name: str
@@ -22,10 +24,15 @@ class Contender:
     loss: str
     paper: str
     settings: tuple[str, ...] = ()
+    envs: tuple[str, ...] = ()
+    table: str = "algorithms"
 
 
 GROUP = "trajectory against its group"
 CLIPPED = "clipped, token mean"
+# Tasks of different difficulty, so that there is something to choose between.
+HOPS = ("env.hops=[1,2,3,4]",)
+HARDER = ("curriculum=harder_first", "curriculum.by=difficulty")
 CONTENDERS = (
     Contender("grpo", "grpo", f"{GROUP}, by its deviation", CLIPPED, "2402.03300"),
     Contender("rloo", "rloo", f"{GROUP} without itself", CLIPPED, "2402.14740"),
@@ -47,7 +54,15 @@ CONTENDERS = (
         ("algorithm.gae=turn",),
     ),
     Contender(
-        "grpo, harder first", "grpo", "GRPO on tasks chosen by signal coverage", CLIPPED, "",
-        ("curriculum=harder_first", "curriculum.by=difficulty"),
+        "uniform", "grpo", "GRPO on tasks as they come", CLIPPED, "",
+        HOPS, ("deepsearch",), "curricula",
+    ),
+    Contender(
+        "harder first", "grpo", "GRPO on tasks by signal coverage", CLIPPED, "",
+        (*HOPS, *HARDER), ("deepsearch",), "curricula",
+    ),
+    Contender(
+        "harder first, sizes too", "grpo", "the same, larger groups for harder ones", CLIPPED, "",
+        (*HOPS, *HARDER, "curriculum.adapt_group_size=true"), ("deepsearch",), "curricula",
     ),
 )  # fmt: skip

@@ -125,7 +125,13 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"no contender {unknown}; there are: {', '.join(c.name for c in CONTENDERS)}")
     begin = {env: beginning(env, options.out) for env in options.envs}
-    work = [(c, env, seed) for env in options.envs for seed in options.seeds for c in chosen]
+    work = [
+        (contender, env, seed)
+        for env in options.envs
+        for seed in options.seeds
+        for contender in chosen
+        if not contender.envs or env in contender.envs
+    ]
     with ThreadPoolExecutor(options.jobs) as pool:
         curves = list(pool.map(lambda job: train(*job, options, begin[job[1]]), work))
     budget = options.steps * TASKS * SIZE

@@ -11,11 +11,14 @@ MARKS = "<!-- learning: begin -->", "<!-- learning: end -->"
 
 def write_report(curves: Sequence[Any], budget: int, page: Path | None) -> None:
     """Print the table, and put table and plot into `page`, between its marks."""
-    table = make_table(curves, budget)
+    names = dict.fromkeys(curve.contender.table for curve in curves)
+    of_table = {name: [curve for curve in curves if curve.contender.table == name] for name in names}
+    table = "\n\n".join(make_table(found, budget) for found in of_table.values())
     print(f"\n{table}")
     if page is None:
         return
-    images = [draw(env, curves, budget, page) for env in dict.fromkeys(c.env for c in curves)]
+    plotted = of_table.get("algorithms", [])
+    images = [draw(env, plotted, budget, page) for env in dict.fromkeys(curve.env for curve in plotted)]
     pictures = "\n".join(f"![{image.stem}]({image.name})" for image in images)
     text, (begin, end) = page.read_text(), MARKS
     body = f"{begin}\n{table}\n\n{pictures}\n{end}"

@@ -170,3 +170,24 @@ def test_a_reference_and_the_model_s_own_text_fit_a_real_run(tmp_path: Path) -> 
     finish(command(folder, "--steps", "2", **{"algorithm.kl": "k2", "algorithm.kl_coefficient": 0.01}))
     assert all("policy/kl" in row for row in metrics(folder))
     assert os.listdir(folder / "trajectories")
+
+
+def test_a_killed_run_with_refills_and_an_adaptive_curriculum_resumes_identically(tmp_path: Path) -> None:
+    settings = {
+        "refills": 2,
+        "curriculum": "harder_first",
+        "curriculum.adapt_group_size": True,
+        "curriculum.pool": 6,
+        "evaluation.every": 2,
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(command(whole, "--steps", "5", algo="dapo", **settings))
+    start_and_signal(command(killed, "--steps", "5", algo="dapo", **settings), killed, 3, signal.SIGKILL)
+    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(killed)])
+    assert metrics(killed) == metrics(whole)
+    assert weights(killed) == weights(whole)
+    record = "tasks.jsonl"
+    assert (killed / record).read_text() == (whole / record).read_text()
+    played = [json.loads(line) for line in (whole / record).read_text().splitlines()]
+    assert len(played) == sum(row["groups/played"] for row in metrics(whole))
+    assert "most played tasks" in finish([sys.executable, "-m", "agentrl", "tasks", str(whole)])

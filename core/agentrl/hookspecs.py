@@ -55,7 +55,7 @@ def agent_acted(task: "Task", turn: "Turn") -> None:
 
 @hookspec
 def adjust_reward(trajectory: "Trajectory") -> float | None:
-    """Return an amount to add to the reward of `trajectory`, or None."""
+    """Return an amount to add to the reward of `trajectory`, or None; asked in training only."""
 
 
 @hookspec

@@ -58,7 +58,8 @@ class PolicyGradient(Algorithm):
                 recomputes pi_old for it; "none" trusts the engine, where pi_old is mu and w is 1.
             correction_cap: see there; None means 2.
             reject_above: trajectories whose pi_old / mu, as the geometric mean over their tokens, is above
-                this or below its inverse teach nothing; None rejects none.
+                this or below its inverse teach the policy nothing; a penalty in the loss, and a critic's
+                loss, stay. None rejects none.
             aggregation: how the losses of tokens become one number (see `agentrl.aggregation`).
             length: the constant, in tokens, that aggregation "constant" divides by.
         """
@@ -67,7 +68,7 @@ class PolicyGradient(Algorithm):
         clip_high: float = Field(default=0.28, gt=0)
         dual_clip: float | None = Field(default=None, gt=1)
         kl: Literal["none", "reward", "k1", "k2", "k3", "straight-through"] = "none"
-        kl_coefficient: float = Field(default=0.0, ge=0)
+        kl_coefficient: float = Field(default=0.0, ge=0, allow_inf_nan=False)
         correction: Literal["none", "token", "sequence"] = "none"
         correction_cap: float | None = Field(default=None, ge=1)
         reject_above: float | None = Field(default=None, gt=1)

@@ -85,8 +85,8 @@ def _digest_one(key: tuple[Any, ...], rows: Sequence[Row]) -> Digest:
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
     """Return the mean over trajectories, not over groups, which may differ in size."""
-    weights = {place: row["trajectories"] - row["failed"] for place, row in enumerate(rows)}
-    total = sum(weights.values())
-    if not total:
+    sizes: list[int] = [row["trajectories"] - row["failed"] for row in rows]
+    if not any(sizes):
         return None
-    return sum(weight * rows[place][name] for place, weight in weights.items() if weight) / total
+    total: float = sum(size * row[name] for size, row in zip(sizes, rows, strict=True) if size)
+    return total / sum(sizes)

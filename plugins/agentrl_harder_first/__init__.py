@@ -1,15 +1,15 @@
 """The curriculum that prefers tasks whose groups teach something, and among them the harder ones.
 
-Where all trajectories of a task succeed, or all fail, there is nothing to compare (see `coverage`). So what is
-known of each task's success rate, as a Beta distribution whose evidence fades (`beliefs`), says how likely its
-next group is to teach; tasks are drawn without replacement with weights
+Where all trajectories of a task succeed, or all fail, there is nothing to compare (see `coverage`). So what
+is known of each task's success rate, as a Beta distribution whose evidence fades (`beliefs`), says how likely
+its next group is to teach; tasks are drawn without replacement with weights
 
     expected score ^ sharpness * expected share of failures
 
 in the way of Efraimidis and Spirakis 2006, doi:10.1016/j.ipl.2005.11.003: the highest log(u) / weight, u
-uniform. The second factor prefers, of two tasks with equal coverage, the one that fails more often. A share of
-the choices, `floor`, goes through all tasks whatever is known of them, so that none starves. `sizes` can give
-harder tasks larger groups (`adapt_group_size`).
+uniform. The second factor prefers, of two tasks with equal coverage, the one that fails more often. A share
+of the choices, `floor`, goes through all tasks whatever is known of them, so that none starves. `sizes` can
+give harder tasks larger groups (`adapt_group_size`).
 
 Everything random derives from the seed and the number of tasks chosen before.
 """
@@ -59,7 +59,7 @@ class HarderFirst(Curriculum):
             default=0.1, ge=0, le=1, description="share of the choices that goes through all tasks in turn"
         )
         pool: int = Field(
-            default=1024, ge=1, description="how many tasks stand for choice at a time, if there are more"
+            default=256, ge=1, description="how many tasks stand for choice at a time, if there are more"
         )
         half_life: float = Field(
             default=50.0, gt=0, description="updates (rounds, with refills) after which evidence counts half"
@@ -111,8 +111,8 @@ class HarderFirst(Curriculum):
         indices += self._draw(n - due, indices)
         self._chosen += n
         if self.config.by != "task":
-            for index in indices:
-                self._pool.renew(index)
+            # If only what was chosen were replaced, soon only what nobody wants would stand for choice.
+            self._pool.renew()
         return [self._tasks[index] for index in indices]
 
     def sizes(self, tasks: Sequence[Task], group_size: int) -> list[int]:
@@ -164,7 +164,8 @@ class HarderFirst(Curriculum):
         else:
             # A single trajectory covers nothing; it is chosen as if it had company.
             score = expected_coverage(belief, max(2, self._group_size))
-        return max(score**self.config.sharpness * failure_rate(belief), 1e-300)
+        weight: float = score**self.config.sharpness * failure_rate(belief)
+        return max(weight, 1e-300)
 
     def _key(self, task: Task) -> str:
         return task.id if self.config.by == "task" else str(getattr(task, self.config.by))

@@ -17,42 +17,39 @@ class Pool:
     def __init__(self, tasks: Sequence[Task], size: int, seed: int) -> None:
         """Take the split, which may be lazy."""
         self._tasks = tasks
+        self._size = size
         self._seed = seed
-        self.renewed = len(tasks) > size
-        self._next = size if self.renewed else 0
-        first = (self._index(place) for place in range(size)) if self.renewed else range(len(tasks))
+        self._part = len(tasks) > size
+        # Where newcomers and whole renewals have come to; two places, so that newcomers leave no task out.
+        self._newest = self._renewed = size if self._part else 0
+        first = map(self._index, range(size)) if self._part else range(len(tasks))
         self.members: dict[int, Task] = {index: tasks[index] for index in first}
 
     def newcomer(self) -> int:
-        """Return the index of the next task of the split, which is in the pool from now on."""
-        index = self._index(self._next)
-        self._next += 1
+        """Return the index of the task whose turn it is; it is in the pool from now on."""
+        index = self._index(self._newest)
+        self._newest += 1
         if index not in self.members:
             del self.members[next(iter(self.members))]
             self.members[index] = self._tasks[index]
         return index
 
-    def renew(self, index: int) -> None:
-        """Let the next task that is not in the pool take the place of `index`, if there are others."""
-        if self.renewed and self.members.pop(index, None):
-            new = self._unknown()
-            self.members[new] = self._tasks[new]
-
-    def _unknown(self) -> int:
-        while True:
-            index = self._index(self._next)
-            self._next += 1
-            if index not in self.members:
-                return index
+    def renew(self) -> None:
+        """Put the next tasks of the split in place of all, if there are others."""
+        if self._part:
+            places = range(self._renewed, self._renewed + self._size)
+            self.members = {index: self._tasks[index] for index in map(self._index, places)}
+            self._renewed += self._size
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs, JSON-safe."""
-        return {"next": self._next, "members": list(self.members) if self.renewed else None}
+        members = list(self.members) if self._part else None
+        return {"newest": self._newest, "renewed": self._renewed, "members": members}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self._next = state["next"]
-        if self.renewed:
+        self._newest, self._renewed = state["newest"], state["renewed"]
+        if self._part:
             self.members = {index: self._tasks[index] for index in state["members"]}
 
     def _index(self, place: int) -> int:

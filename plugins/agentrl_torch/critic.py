@@ -97,6 +97,7 @@ def explained_variance(batch: Batch, credits: Sequence[Sequence[Credit]]) -> flo
     """Return the share of the returns' variance that the values before the update explain; at most 1.
 
     1 - Var(return - value) / Var(return) over the tokens that have a return. NaN where returns do not vary.
+    Returns that are bootstrapped (lambda below 1) are partly the critic's own values, which it explains well.
     """
     assert batch.values is not None
     pairs = [

@@ -166,7 +166,8 @@ class TorchTrainer(Trainer):
         explained = self._explained_variance(batch, credits)
         step = self._step(batch, credits, algorithm)
         tally, audit = Tally(), batch.audit or self._new_audit()
-        learning = [each for each in self._learners if not (step.only_critic and each.name == "actor")]
+        idle = "actor" if step.only_critic else "critic" if step.critic is None else ""
+        learning = [each for each in self._learners if each.name != idle]
         for each in self._learners:
             each.optimizer.zero_grad()
         losses = []
@@ -212,6 +213,7 @@ class TorchTrainer(Trainer):
             self.__dict__.pop(name, None)
 
     def _step(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> Step:
+        critic = self._critic if "values" in algorithm.needs else None
         return Step(
             actor=self._actor,
             dtype=self._dtype,
@@ -221,8 +223,8 @@ class TorchTrainer(Trainer):
             credits=credits,
             trust_rollout=self._trusts_rollout(algorithm.needs),
             update=self._updates + 1,
-            critic=self._critic if "values" in algorithm.needs else None,
-            only_critic=self._critic is not None and not self._critic_warm,
+            critic=critic,
+            only_critic=critic is not None and not self._critic_warm,
         )
 
     def _logprobs(self, batch: TrieBatch, model: PreTrainedModel, audit: Audit | None = None) -> Facts:

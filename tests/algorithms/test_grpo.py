@@ -1,6 +1,7 @@
 """GRPO's advantages against the golden numbers, and the properties they promise."""
 
 import pytest
+from pydantic import ValidationError
 
 from agentrl import Batch, Group, Segment, Span, Task, Trajectory
 from agentrl_grpo import GRPO
@@ -31,7 +32,13 @@ def test_one_success_among_n_stands_out_by_the_root_of_n_less_one():
 @pytest.mark.parametrize("rewards", [[0.1] * 3, [0.7], [0.0] * 8])
 @pytest.mark.parametrize("normalisation", ["sample", "population", "none"])
 def test_equal_rewards_teach_nothing_exactly(normalisation, rewards):
-    assert grpo(normalisation=normalisation, epsilon=0).advantages(rewards) == [0.0] * len(rewards)
+    options = {} if normalisation == "none" else {"epsilon": 0}
+    assert grpo(normalisation=normalisation, **options).advantages(rewards) == [0.0] * len(rewards)
+
+
+def test_an_epsilon_that_nothing_would_use_is_refused():
+    with pytest.raises(ValidationError, match="epsilon goes with normalisation"):
+        GRPO.Config(normalisation="none", epsilon=0.5)
 
 
 def played(reward, lengths):

@@ -125,6 +125,21 @@ def test_turns_are_found_among_the_sampled_tokens():
     assert turn_bounds(twice) == [(0, 2)]
 
 
+def test_a_turn_goes_on_where_the_context_was_restarted_in_its_midst():
+    segments = [
+        Segment([0] * 9, [Span(1, [-1.0], 0), Span(4, [-1.0, -1.0], 1)]),
+        Segment([0] * 9, [Span(1, [-1.0], 1), Span(5, [-1.0, -1.0], 2)]),
+    ]
+    trajectory = Trajectory(Task("t"), segments=segments, reward=1)
+    assert turn_bounds(trajectory) == [(0, 1), (1, 4), (4, 6)]
+    values = [0.5, 0.6, 7, 7, 0.8, 7]
+    found = ppo(gae="turn", lambda_policy=0, whiten=False).credit(batch_of([trajectory], [values]))
+    assert found[0][0].advantages == pytest.approx([0.1] + [0.2] * 3 + [0.2] * 2)
+    values = [0.5, 0.1, 0.2, 0.6, 0.3, 0.8]
+    found = ppo(gae="bilevel", lambda_policy=0, whiten=False).credit(batch_of([trajectory], [values]))
+    assert found[0][0].advantages == pytest.approx([0.1, 0.1, 0.4, 0.2, 0.5, 0.2])
+
+
 def test_the_lambda_of_the_policy_may_follow_the_length():
     def first_advantage(length):
         algorithm = ppo(lambda_policy="length", whiten=False)
@@ -242,7 +257,15 @@ def test_a_critic_is_needed_and_a_reference_only_for_a_penalty():
     assert not ppo().skips_zero_advantage
 
 
-@pytest.mark.parametrize("options", [{"gamma_turn": 0.9}, {"lambda_policy": 1.5}, {"lambda_policy": "short"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gamma_turn": 0.9},
+        {"lambda_policy": 1.5},
+        {"lambda_policy": "short"},
+        {"value_coefficient": float("inf")},
+    ],
+)
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(ValidationError):
         PPO.Config(**options)

@@ -81,6 +81,26 @@ def test_adjustments_are_summed_and_one_veto_drops_a_group() -> None:
     assert not hooks.keep_group(Group(TRAJECTORY.task, [TRAJECTORY]))
 
 
+def test_what_was_chosen_for_something_else_takes_part_if_it_has_hooks() -> None:
+    class Plain:
+        @property
+        def needs(self) -> int:
+            raise AssertionError("looked at")
+
+    class Picky:
+        @hookimpl
+        def keep_group(self) -> bool:
+            return False
+
+    hooks = alone()
+    hooks.invite(Plain(), "plain")
+    assert hooks.names == []
+    assert hooks.keep_group(Group(TRAJECTORY.task, []))
+    hooks.invite(Picky(), "picky")
+    assert hooks.names == ["picky"]
+    assert not hooks.keep_group(Group(TRAJECTORY.task, []))
+
+
 @pytest.mark.parametrize("amount", ["much", float("nan"), True])
 def test_an_adjustment_that_is_no_number_names_the_plugin(amount: Any) -> None:
     class Odd:

@@ -173,6 +173,7 @@ def test_a_correction_needs_the_trainers_own_probabilities():
         {"clip": 0.2},
         {"kl": "k2"},
         {"kl_coefficient": 0.1},
+        {"kl": "reward", "kl_coefficient": float("inf")},
         {"correction_cap": 3},
     ],
 )

@@ -33,7 +33,7 @@ from agentrl.evaluation import Evaluation
 from agentrl.manifest import used_plugins
 from agentrl.plugins import make
 from agentrl.records import load_groups, load_trajectories, save_trajectories
-from agentrl.rundir import RunDirectory, load_config, load_metrics, log_failure
+from agentrl.rundir import RunDirectory, load_config, load_metrics, load_tasks, log_failure
 from agentrl.statistics import Estimate
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -151,6 +151,7 @@ def test_resuming_forgets_what_was_recorded_after_the_checkpoint(tmp_path: Path)
         directory.write_evaluation(0, EVALUATION)
         for step in (1, 2, 3):
             directory.write_metrics(step, {"reward": step / 3})
+            directory.write_tasks(step, [{"task": "a", "kept": True}, {"task": "b", "kept": False}])
             if step == 2:
                 directory.write_checkpoint(step, lambda folder: None)
         directory.write_evaluation(3, EVALUATION)
@@ -162,6 +163,7 @@ def test_resuming_forgets_what_was_recorded_after_the_checkpoint(tmp_path: Path)
         file.write('{"step": 4, "rew')  # a kill in the middle of a line
     with RunDirectory.open(configuration(), tmp_path, resume=True) as directory:
         assert [row["step"] for row in load_metrics(tmp_path)] == [1, 2]
+        assert [row["step"] for row in load_tasks(tmp_path)] == [1, 1, 2, 2]
         assert list(directory.evaluations()) == [-1, 0]
         assert directory.has_evaluation(0)
         assert not directory.has_evaluation(3)

@@ -49,7 +49,7 @@ def play(
     env: type[Env],
     agent: type[Agent] = Talker,
     engine: ScriptedEngine | None = None,
-    group_size: int = 2,
+    group_size: int | Sequence[int] = 2,
     tasks: Sequence[Task] | None = None,
     warnings: list[str] | None = None,
     **limits: Any,
@@ -79,6 +79,17 @@ def test_groups_come_back_in_the_order_of_the_tasks_with_one_seed_an_episode() -
     assert all(t.outcome and t.outcome.success and t.stop == "done" for t in trajectories)
     assert len({t.seed for t in trajectories}) == 6
     assert [t.seed for t in trajectories] == [t.seed for group in play(Countdown) for t in group.trajectories]
+
+
+def test_groups_may_differ_in_size() -> None:
+    groups = play(Countdown, group_size=[1, 3, 2])
+    assert [len(group.trajectories) for group in groups] == [1, 3, 2]
+    assert all(t.task == group.task for group in groups for t in group.trajectories)
+    seeds = [
+        [t.seed for group in play(Countdown, group_size=size) for t in group.trajectories]
+        for size in (2, [2, 2, 2])
+    ]
+    assert seeds[0] == seeds[1]
 
 
 def test_an_episode_ends_at_the_turn_limit_and_is_judged() -> None:

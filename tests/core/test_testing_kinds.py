@@ -281,8 +281,24 @@ class Rewrites(RoundRobin):
             group.trajectories.clear()
 
 
-def test_a_good_curriculum_passes() -> None:
-    check_curriculum(RoundRobin)
+class Lavish(RoundRobin):
+    def sizes(self, tasks: Sequence[Task], group_size: int) -> list[int]:
+        return [group_size, *[group_size + 1] * (len(tasks) - 1)]
+
+
+class SkipsGroups(RoundRobin):
+    def sizes(self, tasks: Sequence[Task], group_size: int) -> list[int]:
+        return [0] * len(tasks)
+
+
+class Lopsided(RoundRobin):
+    def sizes(self, tasks: Sequence[Task], group_size: int) -> list[int]:
+        return [1] * (len(tasks) - 1) + [len(tasks) * group_size - len(tasks) + 1]
+
+
+@pytest.mark.parametrize("curriculum", [RoundRobin, Lopsided])
+def test_a_good_curriculum_passes(curriculum: type[Curriculum]) -> None:
+    check_curriculum(curriculum)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +311,8 @@ def test_a_good_curriculum_passes() -> None:
         (Unsteady, "repeats itself", "from the seed that start gets"),
         (ExpectsTrajectories, "raises nothing: learn raised ZeroDivisionError", "empty ones"),
         (Rewrites, "leaves groups alone", "copy what you change"),
+        (Lavish, r"shares out what there is: sizes gave \[8, 9, 9\] for 3 tasks", "24 in all at most"),
+        (SkipsGroups, r"shares out what there is: sizes gave \[0, 0, 0\]", "at least 1"),
     ],
 )
 def test_a_bad_curriculum_is_told_what_is_wrong(curriculum: type[Curriculum], rule: str, remedy: str) -> None:

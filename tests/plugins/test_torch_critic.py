@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentrl import Batch, Credit, Group, Segment, Span, Task, Trajectory, UsageError
 from agentrl.interfaces import Resources
+from agentrl_grpo import GRPO
 from agentrl_ppo import PPO
 from agentrl_tiny.tokenizer import build_tokenizer
 from agentrl_torch import TorchTrainer
@@ -142,6 +144,35 @@ def test_during_warm_up_only_the_critic_learns(folder):
     found = update(trainer, algorithm)
     assert found["critic/warm"] == 1
     assert not same(before, bits(trainer))
+
+
+def test_an_algorithm_without_values_leaves_the_critic_alone(folder):
+    trainer = trainer_for(folder)
+    actor, critic = bits(trainer), {k: v.clone() for k, v in trainer._critic.state_dict().items()}
+    found = update(trainer, GRPO())
+    assert "critic/grad_norm" not in found
+    assert not same(actor, bits(trainer))
+    assert same(critic, trainer._critic.state_dict())
+
+
+@pytest.mark.parametrize("backbone", ["separate", "shared"])
+def test_activations_need_not_be_kept(folder, backbone):
+    found = []
+    for checkpointing in (False, True):
+        options = {"critic": {"backbone": backbone, **NO_WARMUP}, "gradient_checkpointing": checkpointing}
+        trainer = trainer_for(folder, **options)
+        torch.nn.init.ones_(trainer._critic.head.weight)
+        update(trainer, PPO())
+        found.append(bits(trainer) | trainer._critic.state_dict())
+    assert same(*found)
+
+
+def test_a_checkpoint_without_a_critic_is_refused(folder, tmp_path):
+    trainer = trainer_for(folder)
+    trainer.save(tmp_path)
+    shutil.rmtree(tmp_path / "critic")
+    with pytest.raises(UsageError, match=r"critic' lacks weights\.safetensors"):
+        trainer.load(tmp_path)
 
 
 def test_the_warm_up_is_over_once_the_critic_explains_enough(folder):

@@ -52,7 +52,10 @@ def _show(console: "Console", rows: "list[dict[str, Any]]", top: int) -> None:
     )
     told = [kind for kind in _KINDS if any(row[kind] is not None for row in rows)]
     for kind in told:
-        _print(console, f"by {kind}", [kind], digest(rows, [kind]), top)
+        found = digest(rows, [kind])
+        if kind == "difficulty":
+            found = sorted(found, key=lambda each: (each.key[0] is None, each.key))
+        _print(console, f"by {kind}", [kind], found, top)
     _print(console, "most played tasks", ["task", *told], digest(rows, ["task", *told]), top)
 
 

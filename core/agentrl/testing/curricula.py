@@ -57,6 +57,20 @@ class CurriculumUnderTest:
             )
         return chosen
 
+    def sizes(self, curriculum: Curriculum, chosen: list[Task], group_size: int) -> list[int]:
+        """Return the sizes of the groups of chosen tasks, which must be one each and within the budget."""
+        with no_exception("sizes", "give every chosen task a number of trajectories"):
+            sizes: Any = curriculum.sizes(chosen, group_size)
+        budget = len(chosen) * group_size
+        whole = isinstance(sizes, list) and all(type(size) is int and size > 0 for size in sizes)
+        if not whole or len(sizes) != len(chosen) or sum(sizes) > budget:
+            raise RuleBroken(
+                "shares out what there is",
+                f"sizes gave {sizes!r} for {len(chosen)} tasks with {group_size} trajectories each",
+                f"return one whole number of at least 1 a task, {budget} in all at most",
+            )
+        return list(sizes)
+
     def learn(self, curriculum: Curriculum, chosen: list[Task], turn: int) -> None:
         """Tell how the chosen tasks went: well, badly, or not at all."""
         groups = [_group(task, (turn + place) % 4) for place, task in enumerate(chosen)]
@@ -87,6 +101,15 @@ def chooses_tasks(subject: CurriculumUnderTest) -> None:
     subject.choose(subject.started(TASKS[:1]), 3)
 
 
+def shares_out(subject: CurriculumUnderTest) -> None:
+    """Every chosen task gets trajectories, together no more than usual, whatever is known of the tasks."""
+    curriculum = subject.started()
+    for turn, (count, group_size) in enumerate(((3, 8), (1, 1), (2 * len(TASKS), 2), (4, 5))):
+        chosen = subject.choose(curriculum, count)
+        subject.sizes(curriculum, chosen, group_size)
+        subject.learn(curriculum, chosen, turn)
+
+
 def repeats_itself(subject: CurriculumUnderTest) -> None:
     """The same seed makes the same choices."""
     if _course(subject, subject.started(), 4) != _course(subject, subject.started(), 4):
@@ -110,19 +133,20 @@ def goes_on_exactly(subject: CurriculumUnderTest) -> None:
         if _course(subject, curriculum, 4) != _course(subject, resumed, 4):
             raise RuleBroken(
                 "goes on exactly",
-                f"after {turns} updates, a curriculum that was restored chose other tasks",
+                f"after {turns} updates, a curriculum that was restored chose other tasks or sizes",
                 "put everything that choices depend on into state, random generators included",
             )
 
 
 def _course(subject: CurriculumUnderTest, curriculum: Curriculum, turns: int) -> list[list[str]]:
-    """Return the ids of the tasks chosen in some updates."""
+    """Return the ids of the tasks chosen in some updates, with the sizes of their groups."""
     course = []
     for turn in range(turns):
         chosen = subject.choose(curriculum, 3)
+        sizes = subject.sizes(curriculum, chosen, 4)
         subject.learn(curriculum, chosen, turn)
-        course.append([task.id for task in chosen])
+        course.append([f"{task.id}, {size} times" for task, size in zip(chosen, sizes, strict=True)])
     return course
 
 
-RULES = (chooses_tasks, repeats_itself, goes_on_exactly)
+RULES = (chooses_tasks, shares_out, repeats_itself, goes_on_exactly)
