@@ -12,7 +12,7 @@ Where an update makes one optimizer step, all weights are 1 and the gradient is 
 loss says nothing about progress: only its gradient is meant.
 
 How the defaults differ from the paper:
-1. `clip_high`: the paper tunes it and does not print what to; ours bounds weights at 5.
+1. `clip_high` bounds weights at 5; which bound the paper tunes it to, we could not verify.
 2. Rewards are whatever the run was given; the paper has length and format rewards of its own.
 
 As in the paper there is no lower bound (`clip_low` 1) and no KL penalty, and losses are averaged over all

@@ -20,14 +20,16 @@ Algorithms that compare a group in another way refine this one: override `advant
 """
 
 from statistics import fmean, pstdev, stdev
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agentrl import Batch, Credit, PolicyGradient
 from agentrl.types import Need
 
 __all__ = ["GRPO"]
+
+_EPSILON = 1e-6
 
 
 class GRPO(PolicyGradient):
@@ -39,11 +41,18 @@ class GRPO(PolicyGradient):
         Attributes:
             normalisation: the standard deviation that the advantage is divided by: of the sample (divided
                 by G - 1), of the population (by G), or none.
-            epsilon: added to it.
+            epsilon: added to it; goes with a normalisation only.
         """
 
         normalisation: Literal["sample", "population", "none"] = "sample"
-        epsilon: float = Field(default=1e-6, ge=0)
+        epsilon: float = Field(default=_EPSILON, ge=0)
+
+        @model_validator(mode="after")
+        def _epsilon_is_used(self) -> Self:
+            is_option = "epsilon" in type(self).model_fields
+            if is_option and self.normalisation == "none" and self.epsilon != _EPSILON:
+                raise ValueError("epsilon goes with normalisation 'sample' or 'population' only")
+            return self
 
     config: Config
 

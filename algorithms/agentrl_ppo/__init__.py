@@ -16,7 +16,7 @@ of the next. The policy loss is the clipped one of `agentrl.policy_gradient`; th
 `gae` chooses what a step is:
 - "token": as above.
 - "turn": one value a turn, at its first token, and one advantage, which all its tokens share; only there does
-  the critic learn.
+  the critic learn, though its loss is averaged over all tokens, and so the smaller the longer turns are.
 - "bilevel": first over turns, from last token to last token, with `gamma_turn`; then inside each turn, where
   the last token begins with its turn's advantage (VAGEN, Wang et al. 2025, arXiv:2510.16907).
 
@@ -50,6 +50,8 @@ __all__ = ["PPO"]
 
 # lambda = 1 - 1 / (ALPHA l) for l tokens (VAPO, section 4.2).
 ALPHA = 0.05
+# Added to the standard deviation, so that what rounding leaves of a penalty of 0 is not blown up.
+EPSILON = 1e-6
 
 
 class PPO(PolicyGradient):
@@ -67,7 +69,8 @@ class PPO(PolicyGradient):
             lambda_critic: the same for what the critic learns.
             whiten: whether advantages get mean 0 and standard deviation 1 over the update.
             value_clip: how far the critic may move from what it said before the update; None means anywhere.
-            value_coefficient: weight of its loss.
+            value_coefficient: weight of its loss. It matters where the backbone is the actor's, too; the
+                optimizer of a critic of its own hardly sees the scale of a gradient.
         """
 
         gae: Literal["token", "turn", "bilevel"] = "token"
@@ -77,7 +80,7 @@ class PPO(PolicyGradient):
         lambda_critic: float = Field(default=1.0, ge=0, le=1)
         whiten: bool = True
         value_clip: float | None = Field(default=0.2, gt=0)
-        value_coefficient: float = Field(default=1.0, gt=0)
+        value_coefficient: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
         @model_validator(mode="after")
         def _consistent(self) -> Self:
@@ -150,7 +153,7 @@ class PPO(PolicyGradient):
     def _whitened(self, credit: Credit, mean: float, deviation: float) -> Credit:
         if not self.config.whiten:
             return credit
-        scale = deviation + 1e-8
+        scale = deviation + EPSILON
         return Credit([(number - mean) / scale for number in credit.advantages], credit.returns)
 
     def loss(self, tokens: Tokens) -> "Tensor":

@@ -20,7 +20,7 @@ HELP = "Use go, open, take or put."
 SYSTEM = """\
 You are in a house and have to find things and put them in the hall, in the order in which the goal names \
 them. Reply with one action and nothing else: go ROOM, open CONTAINER, take THING or put THING. Things are \
-hidden in closed containers. Dark rooms are those you have not seen yet. You can carry as many things as you like."""
+hidden in closed containers. You have not been in dark rooms yet. You can carry many things."""
 
 
 class House(Env):
@@ -35,7 +35,7 @@ class House(Env):
             default=(1, 2), min_length=1, description="in a room, 1 to 4; the hall has none"
         )
         objects: tuple[int, ...] = Field(default=(2,), min_length=1, description="to be brought, 1 to 6")
-        decoys: int = Field(default=1, ge=0, le=10, description="things that nobody asks for")
+        decoys: int = Field(default=1, ge=0, le=10, description="further things, as far as there is room")
         max_invalid: int = Field(
             default=2, ge=1, description="actions in a row that change nothing before the episode ends"
         )
@@ -63,7 +63,7 @@ class House(Env):
         "simulator.max_turns": 20,
         "simulator.max_new_tokens": 64,
         "tasks_per_step": 8,
-        "warmup": 80,
+        "warmup": 90,
         "warmup_learning_rate": 2e-3,
     }
 
@@ -104,7 +104,7 @@ class House(Env):
         return self._observe(HELP if understood is None else "You can not do that here.")
 
     def _observe(self, text: str, done: bool = False) -> Observation:
-        """Show `text`. Actions in a row that changed nothing may end the episode, so they are in the state."""
+        """Show `text`. What changed nothing may, when repeated, end the episode, so the state counts it."""
         state = [*self._world.state, self._invalid_in_a_row, done]
         key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
         return Observation(text, done, key)
