@@ -102,9 +102,12 @@ class GiGPO(PolicyGradient):
     def anchors(self, group: Group) -> Anchors:
         """Return the steps of a group by the state they began in."""
         found: Anchors = defaultdict(list)
-        text_key = exact if self.config.match == "exact" else normalized
+        state_text, given = (
+            (exact if self.config.match == "exact" else normalized),
+            self.config.keys != "ignore",
+        )
         for member, trajectory in enumerate(group.trajectories):
-            for turn, step in enumerate(steps(trajectory, text_key, self.config.keys != "ignore")):
+            for turn, step in enumerate(steps(trajectory, state_text, given_keys=given)):
                 found[step.state].append((member, turn))
         return found
 

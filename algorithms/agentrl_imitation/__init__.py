@@ -9,6 +9,7 @@ Every token of a demonstration is to become more likely; nothing is compared wit
 from typing import TYPE_CHECKING
 
 from agentrl import Algorithm, Batch, Credit, Tokens
+from agentrl.types import Need
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,11 @@ __all__ = ["Imitation"]
 
 class Imitation(Algorithm):
     """Maximum likelihood of the tokens that were said (behaviour cloning)."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return "demonstrations": what a model has played itself is nothing to imitate."""
+        return frozenset({"demonstrations"})
 
     def credit(self, batch: Batch) -> list[list[Credit]]:
         """Give every token the same credit, 1."""

@@ -29,7 +29,7 @@ What the paper leaves open, or we could not verify, is an option:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, Self
@@ -37,7 +37,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from agentrl import Batch, Credit, Group
-from agentrl.steps import Step, exact, normalized, spread, steps
+from agentrl.steps import Step, TextKey, exact, folded, normalized, spread, steps
 from agentrl.types import Need
 from agentrl_grpo import GRPO
 from agentrl_rloo import leave_one_out
@@ -89,7 +89,8 @@ class SALT(GRPO):
         match: Literal["exact", "normalised", "embedding"] = Field(
             default="normalised",
             description="which texts are the same where there is no key: equal ones; those that differ in "
-            "case, spaces, times and machine-made identifiers only; or those with similar embeddings",
+            "case and spaces only, observations also in times and machine-made identifiers; or those with "
+            "similar embeddings",
         )
         embedding_model: str | None = Field(
             default=None,
@@ -169,8 +170,8 @@ class SALT(GRPO):
     def steps(self, group: Group) -> list[list[Step]]:
         """Return the steps of each trajectory; equal keys are what the options say is the same."""
         given = self.config.keys != "ignore"
-        text_key = self._text_key(group)
-        return [steps(trajectory, text_key, given) for trajectory in group.trajectories]
+        keys = self._text_keys(group)
+        return [steps(trajectory, *keys, given) for trajectory in group.trajectories]
 
     def histories(self, found: list[list[Step]]) -> list[list[tuple[int, ...]]]:
         """Return what counts of the way to each state of each trajectory, the last one included.
@@ -196,9 +197,10 @@ class SALT(GRPO):
         next_state = step.next_state if self.config.include_next_state else None
         return Edge(step.state, step.action, next_state, before)
 
-    def _text_key(self, group: Group) -> Callable[[str], str]:
+    def _text_keys(self, group: Group) -> tuple[TextKey, TextKey]:
+        """Return what makes keys of texts: of observations, and of actions."""
         if self._embed is None:
-            return exact if self.config.match == "exact" else normalized
+            return (exact, exact) if self.config.match == "exact" else (normalized, folded)
         texts: set[str] = set()
 
         def note(text: str) -> str:
@@ -206,10 +208,14 @@ class SALT(GRPO):
             return text
 
         for trajectory in group.trajectories:
-            steps(trajectory, note, self.config.keys != "ignore")
+            steps(trajectory, note, note, self.config.keys != "ignore")
         threshold = 0.9 if self.config.threshold is None else self.config.threshold
         leaders = cluster(texts, self._embed, threshold)
-        return lambda text: leaders[normalized(text)]
+
+        def leader(text: str) -> str:
+            return leaders[normalized(text)]
+
+        return leader, leader
 
     def _report(self, batch: Batch, graphs: list[list[list[Edge]]]) -> None:
         """Log how much is shared, and how many states the env named."""

@@ -39,6 +39,8 @@ class Embedder:
                 "or choose match 'normalised'"
             ) from error
         name = os.path.expanduser(model)
+        if name.startswith((".", os.sep)) and not os.path.isdir(name):
+            raise UsageError(f"embedding_model {model!r}: there is no such folder")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name)
             self._model = AutoModel.from_pretrained(name).eval()

@@ -55,6 +55,11 @@ def check_needs(algorithm: Algorithm, trainer: Trainer, env: type[Env], config: 
         UsageError: a need is not met, or a part has options that nothing needs; it says which and by whom.
     """
     name, needs = config.algorithm.name, algorithm.needs
+    if "demonstrations" in needs:
+        raise UsageError(
+            f"the algorithm {name!r} learns from demonstrations, not from what the model plays; choose "
+            "another one, and add --warmup N to imitate demonstrations first"
+        )
     if "groups" in needs and config.group_size < 2:
         raise UsageError(
             f"the algorithm {name!r} compares the trajectories of a group, so group_size must be at least 2"

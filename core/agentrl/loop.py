@@ -195,8 +195,8 @@ class Loop:
         if difference is not None and not self._audited:
             self._audited = True
             self._display.note(
-                f"token audit: engine and trainer agree on every trained token's log-probability to "
-                f"{difference:.1e} nats"
+                f"token audit: engine and trainer agree on the log-probability of every token that was "
+                f"compared to {difference:.1e} nats"
             )
 
     def _show_failures(self, groups: list[Group]) -> None:

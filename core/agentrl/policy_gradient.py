@@ -98,11 +98,11 @@ class PolicyGradient(Algorithm):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Return "reference" if there is a KL penalty, "logprobs" if there is a correction."""
+        """Return "reference" if there is a KL penalty; "logprobs" if it is in the reward, or to correct."""
         config, needs = self.config, set[Need]()
         if config.kl != "none":
             needs.add("reference")
-        if config.correction != "none" or config.reject_above is not None:
+        if config.kl == "reward" or config.correction != "none" or config.reject_above is not None:
             needs.add("logprobs")
         return frozenset(needs)
 

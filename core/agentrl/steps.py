@@ -22,6 +22,9 @@ _VOLATILE = re.compile(
 )
 END = "end"
 
+TextKey = Callable[[str], str]
+"""Makes equal keys of texts that mean the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -45,19 +48,29 @@ def exact(text: str) -> str:
     return text
 
 
+def folded(text: str) -> str:
+    """Return `text` in lower case, with single spaces."""
+    return " ".join(text.casefold().split())
+
+
 def normalized(text: str) -> str:
     """Return `text` in lower case, with single spaces, without times and machine-made identifiers."""
     return " ".join(_VOLATILE.sub("*", text.casefold()).split())
 
 
 def steps(
-    trajectory: Trajectory, text_key: Callable[[str], str] = normalized, given_keys: bool = True
+    trajectory: Trajectory,
+    state_text: TextKey = normalized,
+    action_text: TextKey = folded,
+    given_keys: bool = True,
 ) -> list[Step]:
     """Return the steps of a trajectory, one a turn.
 
     Args:
         trajectory: what was played.
-        text_key: makes a key of a text where none was given.
+        state_text: makes a key of what an observation shows, where the env gave none.
+        action_text: makes a key of what an action says, where none was given. A time in an action is part of
+            what it does, so `normalized` would be too coarse.
         given_keys: whether keys of env and agent are used where there are any.
     """
 
@@ -66,14 +79,14 @@ def steps(
             return END
         if given_keys and observation.state_key is not None:
             return f"key:{observation.state_key}"
-        return f"text:{text_key(observation.text)}"
+        return f"text:{state_text(observation.text)}"
 
     turns = trajectory.turns
     states = [*(state(turn.observation) for turn in turns), state(trajectory.final)]
     found = []
     for place, turn in enumerate(turns):
         key = turn.action.key if given_keys else None
-        action = f"key:{key}" if key is not None else f"text:{text_key(turn.action.text)}"
+        action = f"key:{key}" if key is not None else f"text:{action_text(turn.action.text)}"
         given = given_keys and turn.observation.state_key is not None
         found.append(Step(states[place], action, states[place + 1], given))
     return found

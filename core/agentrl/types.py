@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Stop = Literal["done", "max_turns", "max_tokens", "error"]
 Role = Literal["system", "user", "assistant", "tool"]
-Need = Literal["values", "reference", "logprobs", "groups", "step_keys"]
+Need = Literal["values", "reference", "logprobs", "groups", "step_keys", "demonstrations"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,9 @@ class CriticConfig(PluginConfig):
             the actor itself, for half the memory: the value loss then moves the actor's weights, too.
         learning_rate: at the top of the schedule; None is ten times the actor's, at most 1e-3.
         max_grad_norm: longer gradients are scaled down to this norm.
-        warmup_updates: for at most so many updates at the beginning only the critic learns (with a
-            shared backbone only its head): an actor that follows an untrained critic gets worse.
+        warmup_updates: for at most so many updates at the beginning, and at most half of the run, only the
+            critic learns (with a shared backbone only its head): an actor that follows an untrained critic
+            gets worse.
         warmup_until: the warm-up is over once the critic explains this share of the returns' variance.
     """
 
@@ -69,17 +70,17 @@ class Critic(nn.Module):
             if parameter.requires_grad:
                 yield parameter
 
-    def values(self, micro: MicroBatch, actor_hidden_RD: Tensor, dtype: torch.dtype) -> Tensor:
+    def values(self, micro: MicroBatch, actor_hidden_RD: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the value before each sampled token, (N,).
 
         Args:
             micro: the tokens.
-            actor_hidden_RD: the actor's last hidden states, for a shared backbone.
+            actor_hidden_RD: the actor's last hidden states; a backbone of the critic's own needs none.
             dtype: of the backbone's matrix products.
         """
-        hidden_RD = actor_hidden_RD
-        if self.backbone is not None:
-            hidden_RD = forward.hidden_states(self.backbone, micro, dtype)
+        backbone = self.backbone
+        hidden_RD = actor_hidden_RD if backbone is None else forward.hidden_states(backbone, micro, dtype)
+        assert hidden_RD is not None, "a shared backbone is the actor's"
         value_R: Tensor = self.head(hidden_RD.to(self.head.weight.dtype)).squeeze(-1)
         return value_R.index_select(0, forward.row_of_token(micro).to(value_R.device))
 

@@ -28,6 +28,7 @@ from agentrl_torch.audit import THRESHOLDS, Audit
 from agentrl_torch.critic import Critic, CriticConfig, explained_variance
 from agentrl_torch.forward import hidden_states, sampled_logprobs
 from agentrl_torch.learner import Learner
+from agentrl_torch.learners import Learners, Pace
 from agentrl_torch.metrics import Tally
 from agentrl_torch.micro_batch import MicroBatch
 from agentrl_torch.update import Facts, Step, TrieBatch, check_credits, compute_facts
@@ -94,7 +95,7 @@ class TorchTrainer(Trainer):
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
         """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
         torch.set_num_threads(resources.threads)
-        self._source, self._steps, self._updates = model, steps, 0
+        self._source = model
         self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
         kept = torch.promote_types(self._dtype, torch.float32)
         self._actor = loading.load_model(model, kept, resources.device)
@@ -103,27 +104,25 @@ class TorchTrainer(Trainer):
             kernels.accelerate(self._actor)
         adaptation.use_trie(self._actor, plain)
         self._reference = adaptation.frozen_copy(self._actor) if "reference" in needs else None
-        critic = self._critic_config
-        self._critic = Critic(self._actor, critic) if "values" in needs else None
-        self._critic_warm = critic.warmup_updates == 0
+        self._critic = Critic(self._actor, self._critic_config) if "values" in needs else None
         if self.config.gradient_checkpointing:
             adaptation.keep_no_activations(self._actor)
             if self._critic and self._critic.backbone:
                 adaptation.keep_no_activations(self._critic.backbone)
-        self._learners = self._make_learners()
+        self._learners = self._make_learners(steps)
 
-    def _make_learners(self) -> list[Learner]:
+    def _make_learners(self, steps: int) -> Learners:
         """Return the actor, and the critic if there is one, with new optimizers."""
-        config, critic = self.config, self._critic_config
+        config, of_critic, critic = self.config, self._critic_config, None
         shared = config.betas, config.weight_decay
         rate = config.learning_rate
-        learners = [
-            Learner.make("actor", self._actor, self._actor.parameters(), rate, config.max_grad_norm, *shared)
-        ]
+        actor = Learner.make(
+            "actor", self._actor, self._actor.parameters(), rate, config.max_grad_norm, *shared
+        )
         if self._critic:
-            learnt, rate = self._critic.learnt(), critic.rate(rate)
-            learners += [Learner.make("critic", self._critic, learnt, rate, critic.max_grad_norm, *shared)]
-        return learners
+            learnt, rate = self._critic.learnt(), of_critic.rate(rate)
+            critic = Learner.make("critic", self._critic, learnt, rate, of_critic.max_grad_norm, *shared)
+        return Learners(actor, critic, Pace(config.schedule, steps, config.warmup_steps), of_critic)
 
     @property
     def _critic_config(self) -> CriticConfig:
@@ -132,14 +131,15 @@ class TorchTrainer(Trainer):
     def prepare(self, groups: list[Group], needs: frozenset[Need]) -> TrieBatch:
         """Return the batch, without failed trajectories, with what `needs` asks for.
 
-        `logprobs` are there if they had to be recomputed (see `Config.old_logprobs`).
+        `logprobs` are there if they are needed, or had to be recomputed (see `Config.old_logprobs`).
         """
         groups = [Group(g.task, [t for t in g.trajectories if not t.failed]) for g in groups]
         groups = [group for group in groups if group.trajectories]
         rows = micro_batch.encode(groups)
         batch = TrieBatch(groups, minibatches=micro_batch.split(rows, self.config.minibatches))
+        # In an update of one step the old log-probabilities are those that it computes anyway.
         several_steps = self.config.epochs * self.config.minibatches > 1
-        if several_steps and not self._trusts_rollout(needs):
+        if "logprobs" in needs or (several_steps and self.config.old_logprobs == "recompute"):
             batch.audit = self._new_audit()
             batch.logprobs = self._logprobs(batch, self._actor, batch.audit)
         if "reference" in needs:
@@ -162,28 +162,19 @@ class TorchTrainer(Trainer):
         if not batch.minibatches:
             raise UsageError("there is nothing to train on: no trajectory of the update has a sampled token")
         check_credits(batch.groups, credits, algorithm)
-        rates = self._follow_schedule()
-        explained = self._explained_variance(batch, credits)
+        explained = None if batch.values is None else explained_variance(batch, credits)
+        begun = self._learners.begin(explained)
         step = self._step(batch, credits, algorithm)
         tally, audit = Tally(), batch.audit or self._new_audit()
-        idle = "actor" if step.only_critic else "critic" if step.critic is None else ""
-        learning = [each for each in self._learners if each.name != idle]
-        for each in self._learners:
-            each.optimizer.zero_grad()
-        losses = []
-        norms: dict[str, list[float]] = {each.name: [] for each in learning}
+        moving = self._learners.moving(with_critic=step.critic is not None)
+        losses, norms = [], []
         for index, rows in enumerate(batch.minibatches * self.config.epochs):
             # After the first step the weights are no longer those that sampled.
             first = index == 0 and batch.audit is None
             losses.append(step.accumulate(rows, tally, audit if first else None))
-            for each in learning:
-                norms[each.name].append(each.step(step.update))
-        self._updates += 1
-        means = {name: fmean(found) for name, found in norms.items()}
-        return (
-            {"trainer/loss": fmean(losses)} | _named("grad_norm", means) | rates | explained
-            | tally.metrics() | audit.metrics()
-        )  # fmt: skip
+            norms += [(learner, learner.step(step.update)) for learner in moving]
+        ended = self._learners.end(norms, alone=step.only_critic)
+        return {"trainer/loss": fmean(losses)} | begun | ended | tally.metrics() | audit.metrics()
 
     def weights(self) -> dict[str, Tensor]:
         """Return the actor's weights for an engine: views, tied ones once."""
@@ -191,16 +182,11 @@ class TorchTrainer(Trainer):
 
     def save(self, folder: Path) -> None:
         """Write all that `load` needs to go on exactly."""
-        for each in self._learners:
-            each.save(folder)
-        checkpoint.write_state(folder, {"updates": self._updates, "critic_warm": self._critic_warm})
+        self._learners.save(folder)
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote. The reference stays the model that `start` loaded."""
-        for each in self._learners:
-            each.load(folder)
-        state = checkpoint.read_state(folder)
-        self._updates, self._critic_warm = int(state["updates"]), bool(state["critic_warm"])
+        self._learners.load(folder)
 
     def save_model(self, folder: Path) -> None:
         """Write the actor as a model directory that `--model` and transformers can load."""
@@ -222,9 +208,9 @@ class TorchTrainer(Trainer):
             batch=batch,
             credits=credits,
             trust_rollout=self._trusts_rollout(algorithm.needs),
-            update=self._updates + 1,
+            update=self._learners.updates + 1,
             critic=critic,
-            only_critic=critic is not None and not self._critic_warm,
+            only_critic=critic is not None and self._learners.only_critic,
         )
 
     def _logprobs(self, batch: TrieBatch, model: PreTrainedModel, audit: Audit | None = None) -> Facts:
@@ -246,18 +232,10 @@ class TorchTrainer(Trainer):
 
         def compute(micro: MicroBatch) -> Tensor:
             shared = critic.backbone is None
-            hidden_RD = hidden_states(self._actor, micro, self._dtype) if shared else torch.empty(0)
+            hidden_RD = hidden_states(self._actor, micro, self._dtype) if shared else None
             return critic.values(micro, hidden_RD, self._dtype)
 
         return compute_facts(batch, compute, self.config.micro_batch_tokens)
-
-    def _explained_variance(self, batch: Batch, credits: list[list[Credit]]) -> dict[str, float]:
-        """Say how good the critic is, and end its warm-up once it is good enough or has had its time."""
-        if self._critic is None or batch.values is None:
-            return {}
-        config, explained = self._critic_config, explained_variance(batch, credits)
-        self._critic_warm |= explained >= config.warmup_until or self._updates >= config.warmup_updates
-        return {"critic/explained_variance": explained, "critic/warm": float(self._critic_warm)}
 
     def _checked_reference(self) -> PreTrainedModel:
         if self._reference is None:
@@ -266,15 +244,3 @@ class TorchTrainer(Trainer):
 
     def _new_audit(self) -> Audit:
         return Audit(self.config.audit_threshold or THRESHOLDS[self._dtype])
-
-    def _follow_schedule(self) -> dict[str, float]:
-        """Set this update's learning rates, and return them."""
-        config = self.config
-        place = self._updates, self._steps, config.warmup_steps
-        factor = optimization.schedule_factor(config.schedule, *place)
-        return _named("learning_rate", {each.name: each.follow(factor) for each in self._learners})
-
-
-def _named(what: str, numbers: dict[str, float]) -> dict[str, float]:
-    """Return metrics of actor and critic under their names: the actor's are the trainer's."""
-    return {f"{'trainer' if who == 'actor' else who}/{what}": number for who, number in numbers.items()}

@@ -25,7 +25,7 @@ def test_the_loss_is_the_negative_log_likelihood():
     assert logprobs.grad.tolist() == [-0.5, -0.5]
 
 
-def test_nothing_is_needed_for_it():
-    assert Imitation().needs == frozenset()
+def test_demonstrations_are_needed_for_it():
+    assert Imitation().needs == {"demonstrations"}
     with pytest.raises(ValueError, match="extra"):
         Imitation.Config(learning_rate=1)

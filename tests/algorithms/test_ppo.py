@@ -260,7 +260,7 @@ def test_the_value_loss_is_the_golden_one():
 
 def test_a_critic_is_needed_and_a_reference_only_for_a_penalty():
     assert ppo().needs == {"values"}
-    assert ppo(kl="reward", kl_coefficient=0.1).needs == {"values", "reference"}
+    assert ppo(kl="reward", kl_coefficient=0.1).needs == {"values", "reference", "logprobs"}
     assert not ppo().skips_zero_advantage
 
 

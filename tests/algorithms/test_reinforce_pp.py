@@ -94,4 +94,4 @@ def test_the_penalty_is_paid_token_by_token():
 def test_groups_are_needed_only_as_a_baseline():
     assert algorithm().needs == frozenset()
     assert algorithm(baseline="group").needs == {"groups"}
-    assert algorithm(kl="reward", kl_coefficient=0.1).needs == {"reference"}
+    assert algorithm(kl="reward", kl_coefficient=0.1).needs == {"reference", "logprobs"}

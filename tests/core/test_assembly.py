@@ -56,6 +56,7 @@ def test_what_is_needed_and_there_is_returned():
             {"group_size": 1},
             "compares the trajectories of a group, so group_size must be at least 2",
         ),
+        (["demonstrations"], {}, "learns from demonstrations, not from what the model plays"),
         (["step_keys"], {}, "needs step_keys, but the env 'deepsearch' does not name its states"),
     ],
 )

@@ -85,7 +85,7 @@ def test_the_kl_loss_leads_where_its_docstring_says(form):
 def test_a_reference_and_all_trajectories_are_needed_only_for_a_penalty():
     assert plain().needs == frozenset()
     assert plain(kl="k2", kl_coefficient=0.001).needs == {"reference"}
-    assert plain(kl="reward", kl_coefficient=0.001).needs == {"reference"}
+    assert plain(kl="reward", kl_coefficient=0.001).needs == {"reference", "logprobs"}
     assert plain(kl="reward", kl_coefficient=0.001).skips_zero_advantage
     assert not plain(kl="k2", kl_coefficient=0.001).skips_zero_advantage
     assert "kl" not in tokens_after_loss(plain()).logged

@@ -27,7 +27,7 @@ def test_keys_of_env_and_agent_are_meant_where_they_are_given():
         "key:over",
     )
     assert (first.given, second.given) == (True, False)
-    assert steps(trajectory, exact, given_keys=False)[0].action == "text:go  North"
+    assert steps(trajectory, exact, exact, given_keys=False)[0].action == "text:go  North"
 
 
 def test_a_trajectory_without_a_last_observation_ends():
@@ -44,6 +44,12 @@ def test_normalized_texts_lose_what_differs_between_two_looks():
         normalized("at 2025-01-02 11:22:33 saw token 00ffc2e19b7d4410ab, 9:15")
     )
     assert normalized("room 3") != normalized("room 4")
+
+
+def test_a_time_in_an_action_is_part_of_what_it_does():
+    first, second = steps(played((("At 12:30",), ("Book  12:30",)), (("At 9:15",), ("book 9:15",))))
+    assert first.state == second.state
+    assert (first.action, second.action) == ("text:book 12:30", "text:book 9:15")
 
 
 def test_numbers_of_turns_are_laid_over_their_tokens():

@@ -42,11 +42,11 @@ def folder(tmp_path_factory):
     return path
 
 
-def trainer_for(folder, **options):
+def trainer_for(folder, steps=1000, **options):
     trainer = TorchTrainer(
         TorchTrainer.Config(**{"learning_rate": 1e-3, "audit_threshold": 1e9, "dtype": "float64", **options})
     )
-    trainer.start(folder, NEEDS, 10, Resources())
+    trainer.start(folder, NEEDS, steps, Resources())
     return trainer
 
 
@@ -173,6 +173,19 @@ def test_a_checkpoint_without_a_critic_is_refused(folder, tmp_path):
     shutil.rmtree(tmp_path / "critic")
     with pytest.raises(UsageError, match=r"critic' lacks weights\.safetensors"):
         trainer.load(tmp_path)
+
+
+def test_a_short_run_trains_its_actor_in_the_second_half(folder):
+    trainer = trainer_for(folder, steps=4, critic={"warmup_updates": 20, "warmup_until": 1})
+    assert [update(trainer, PPO())["critic/warm"] for _ in range(4)] == [0, 0, 1, 1]
+
+
+def test_the_actors_learning_rate_rises_from_its_own_first_update_on(folder):
+    critic = {"warmup_updates": 2, "warmup_until": 1, "learning_rate": 4e-3}
+    trainer = trainer_for(folder, critic=critic, warmup_steps=4, learning_rate=4e-4)
+    found = [update(trainer, PPO()) for _ in range(6)]
+    assert [each["trainer/learning_rate"] for each in found[2:]] == pytest.approx([1e-4, 2e-4, 3e-4, 4e-4])
+    assert [each["critic/learning_rate"] for each in found] == pytest.approx([1e-3, 2e-3, 3e-3] + [4e-3] * 3)
 
 
 def test_the_warm_up_is_over_once_the_critic_explains_enough(folder):
