@@ -3,6 +3,7 @@
 from agentrl.conversation import Conversation
 from agentrl.errors import AgentRLError, PluginError, UsageError
 from agentrl.hookspecs import hookimpl
+from agentrl.hosting.elsewhere import Environment, RemoteEnv, SetupStep
 from agentrl.interfaces import (
     Agent,
     Aggregation,
@@ -53,6 +54,7 @@ __all__ = [
     "Curriculum",
     "Engine",
     "Env",
+    "Environment",
     "Group",
     "Message",
     "Model",
@@ -62,9 +64,11 @@ __all__ = [
     "PluginConfig",
     "PluginError",
     "PolicyGradient",
+    "RemoteEnv",
     "Reward",
     "Sampling",
     "Segment",
+    "SetupStep",
     "Span",
     "Task",
     "Tokens",

@@ -10,6 +10,7 @@ from agentrl.config import RunConfig
 from agentrl.display import Display
 from agentrl.errors import UsageError
 from agentrl.hooks import Hooks
+from agentrl.hosting.elsewhere import RemoteEnv, RemotePool
 from agentrl.hosting.pool import EnvPool, InProcessPool, WorkerPool
 from agentrl.interfaces import Agent, Algorithm, Engine, Env, Resources, Trainer
 from agentrl.judging import WeightedReward
@@ -35,6 +36,9 @@ def model_path(config: RunConfig) -> Path | str:
 def env_pool(config: RunConfig, env: Env) -> EnvPool:
     """Return the pool of envs that episodes lease from; `env` itself only lists tasks."""
     simulator = config.simulator
+    if isinstance(env, RemoteEnv):
+        most = min(simulator.concurrency, env.environment.episodes)
+        return RemotePool(env, simulator.workers or most, config.env.name)
     if simulator.workers:
         return WorkerPool(config.env.name, config.env.options, simulator.workers)
     return InProcessPool(lambda: type(env)(env.config), simulator.concurrency)

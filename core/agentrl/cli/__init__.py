@@ -8,6 +8,7 @@ import typer
 
 import agentrl
 from agentrl.cli.doctor import doctor
+from agentrl.cli.env import commands as env_commands
 from agentrl.cli.errors import report
 from agentrl.cli.evaluate import evaluate
 from agentrl.cli.plugins import plugins
@@ -46,8 +47,9 @@ def app(arguments: Sequence[str]) -> typer.Typer:
     made.callback()(_options)
     for name, command in _COMMANDS.items():
         made.command(name)(command)
+    made.add_typer(env_commands, name="env")
     # A shipped command imports no hook plugin that it does not use.
-    if not any(argument in _COMMANDS for argument in arguments[:1]):
+    if not any(argument in (*_COMMANDS, "env") for argument in arguments[:1]):
         _add_plugin_commands(made)
     return made
 

@@ -25,6 +25,9 @@ Sets = Annotated[
         "--set", metavar="KEY=VALUE", help="Set any option, such as simulator.workers=4; repeatable."
     ),
 ]
+Setup = Annotated[
+    bool, typer.Option("--setup", help="Set up the env's virtual environment first, if it has one.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentrl.cli import arguments
+from agentrl.cli.env import prepare_environment
 from agentrl.cli.errors import shown
 from agentrl.errors import UsageError
 
@@ -38,6 +39,7 @@ def evaluate(
         Path | None, typer.Option("--out", help="Write the result to this JSON file, too.")
     ] = None,
     sets: arguments.Sets = None,
+    setup: arguments.Setup = False,
     debug: arguments.Debug = False,
 ) -> None:
     """Measure a model: every metric with its confidence interval."""
@@ -61,6 +63,7 @@ def evaluate(
             }
         )
         config = _configuration(folder, flags, sets or [])
+        prepare_environment(config.env.name, display, setup=setup)
         weights = _weights(folder, model, step)
         from agentrl.run import evaluate as measure
 

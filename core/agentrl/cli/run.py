@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentrl.cli import arguments
+from agentrl.cli.env import prepare_environment
 from agentrl.cli.errors import shown
 from agentrl.errors import UsageError
 
@@ -39,6 +40,7 @@ def run(
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the run in this directory.")
     ] = None,
     sets: arguments.Sets = None,
+    setup: arguments.Setup = False,
     debug: arguments.Debug = False,
 ) -> None:
     """Train a model in an env. Defaults < what plugins suggest < RUN_FILE < options < --set."""
@@ -61,6 +63,7 @@ def run(
             }
         )
         config = _configuration(run_file, flags, sets or [], out, resume)
+        prepare_environment(config.env.name, display, setup=setup)
         from agentrl.run import train
 
         _stop_on_terminate()

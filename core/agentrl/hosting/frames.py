@@ -1,7 +1,7 @@
 """How a worker and its parent talk: JSON messages, each behind its length, over two pipes.
 
-Standard library only and valid on Python 3.9, so that a worker in another virtual environment can use this
-very file. A request is `{"id", "operation", "arguments"}`; its reply is `{"id", "result"}` or
+Standard library only and valid on Python 3.9. A worker in another virtual environment (`elsewhere.worker`)
+speaks the same. A request is `{"id", "operation", "arguments"}`; its reply is `{"id", "result"}` or
 `{"id", "error"}`, an error being `{"kind", "message", "traceback"}`. One request is under way at a time.
 """
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from agentrl.errors import AgentRLError
 from agentrl.hosting import frames
@@ -26,6 +27,40 @@ class WorkerDied(AgentRLError):
     """A worker process ended, or never got ready, while an episode needed it."""
 
 
+class Leash(Protocol):
+    """What an env that plays by proxy asks of the process it plays in."""
+
+    @property
+    def alive(self) -> bool:
+        """Return whether requests can be sent."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process's number, None where it has none yet."""
+        ...
+
+    async def start(self) -> None:
+        """Start the process; if this fails or is cancelled, nothing is left behind."""
+        ...
+
+    async def exchange(self, request: bytes) -> frames.Message:
+        """Send a packed request and return the reply, or raise `WorkerDied`."""
+        ...
+
+    async def stop(self, patience: float) -> None:
+        """Let the process end by itself within `patience` seconds, then kill what is left."""
+        ...
+
+    def kill(self) -> None:
+        """Kill the process and all it has started, at once."""
+        ...
+
+    async def bury(self, patience: float = 0.0) -> str:
+        """Wait `patience` seconds for a natural end, kill what is left, and say how the process ended."""
+        ...
+
+
 class WorkerProcess:
     """A worker process, from its start to its burial."""
 
@@ -37,7 +72,7 @@ class WorkerProcess:
         self._transports: list[asyncio.BaseTransport] = []
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.StreamReader | None = None
-        self._stderr = _Tail()
+        self._stderr = Tail()
         self._killed = False
 
     @property
@@ -107,13 +142,13 @@ class WorkerProcess:
         if process is None:
             return "was never started"
         try:
-            if await _until(lambda: self._dead, patience) and process.returncode is None:
+            if await until(lambda: self._dead, patience) and process.returncode is None:
                 self._kill_group(process)
-                await _until(lambda: self._stderr.closed, _STDERR_SECONDS)
+                await until(lambda: self._stderr.closed, _STDERR_SECONDS)
         finally:
             self.kill()
-        await _until(lambda: process.poll() is not None, _BURIAL_SECONDS)
-        return _obituary(None if self._killed else process.returncode, self._stderr.text)
+        await until(lambda: process.poll() is not None, _BURIAL_SECONDS)
+        return obituary(None if self._killed else process.returncode, self._stderr.text)
 
     @property
     def _dead(self) -> bool:
@@ -152,30 +187,43 @@ class WorkerProcess:
                 pipe.close()
 
 
-class _Tail(asyncio.Protocol):
+class Tail(asyncio.Protocol):
     """Keeps the end of what a process writes to stderr: enough for a traceback."""
 
     limit_bytes = 4000
 
     def __init__(self) -> None:
+        """Begin with nothing."""
         self._kept = b""
         self.closed = False
 
     def data_received(self, data: bytes) -> None:
+        """Keep the end."""
         self._kept = (self._kept + data)[-self.limit_bytes :]
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Note that nothing more will come."""
         self.closed = True
 
     @property
     def text(self) -> str:
+        """Return the last lines; of a crash, those that matter."""
         lines = self._kept.decode("utf-8", "replace").strip().splitlines()
         # Python's report of a crash, unlike a traceback, begins with what matters.
-        crash = [index for index, line in enumerate(lines) if line.startswith("Fatal Python error")]
-        return "\n".join(lines[crash[-1] :][:12] if crash else lines[-12:])
+        crash = _last(lines, "Fatal Python error")
+        if crash is None:
+            return "\n".join(lines[-12:])
+        # Other threads come first, and may be many.
+        current = _last(lines, "Current thread") or crash
+        return "\n".join([lines[crash], *lines[max(crash + 1, current) :][:11]])
 
 
-async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+def _last(lines: Sequence[str], beginning: str) -> int | None:
+    """Return the number of the last line that begins so."""
+    return next((n for n in reversed(range(len(lines))) if lines[n].startswith(beginning)), None)
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
     """Wait until `condition` holds, `seconds` at most; return whether it does."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():
@@ -185,7 +233,7 @@ async def _until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _obituary(returncode: int | None, last_words: str) -> str:
+def obituary(returncode: int | None, last_words: str) -> str:
     """Return how a process ended; a `returncode` of None means that we have killed it."""
     if returncode is None:
         how = "did not end by itself and was killed"

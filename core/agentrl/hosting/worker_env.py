@@ -8,7 +8,7 @@ from typing import Any
 
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.hosting import codec, frames
-from agentrl.hosting.process import WorkerDied, WorkerProcess
+from agentrl.hosting.process import Leash, WorkerDied, WorkerProcess
 from agentrl.interfaces import Env
 from agentrl.types import Action, Observation, Outcome, Task
 
@@ -27,20 +27,27 @@ class WorkerEnv(Env):
     breaks the protocol. `alive` tells.
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], close_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        close_seconds: float = 10.0,
+        process: Leash | None = None,
+    ) -> None:
         """Take which env to host; nothing is started yet.
 
         Args:
             name: of the env's entry point, or "module:Class".
             options: of the env's `Config`, JSON-safe.
             close_seconds: how long the env's `close` may take before the worker is killed.
+            process: that hosts the env; None for one with this Python.
         """
         super().__init__()
         self.name = name
         self._options = options
         self._close_seconds = close_seconds
         command = [sys.executable, "-P", "-u", "-m", "agentrl.hosting.worker"]
-        self._process = WorkerProcess(command, _environment())
+        self._process: Leash = process or WorkerProcess(command, _environment())
         self._requests = 0
         self._busy = False
 

@@ -1,0 +1,177 @@
+"""Envs whose world lives in another virtual environment: what authors write, and the proxy that plays."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from agentrl.errors import AgentRLError
+from agentrl.hosting import codec
+from agentrl.hosting.elsewhere.declaration import Environment
+from agentrl.hosting.elsewhere.episode import EpisodeProcess
+from agentrl.hosting.elsewhere.site import Site, site_of
+from agentrl.hosting.elsewhere.zygote import Preload, Zygote
+from agentrl.hosting.worker_env import WorkerEnv
+from agentrl.interfaces import Env
+from agentrl.types import Action, Observation, Outcome, Task
+
+if TYPE_CHECKING:
+    from agentrl.hosting.elsewhere.remote_pool import RemotePool
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+class RemoteEnv(Env):
+    """An env whose world lives in another virtual environment.
+
+    The class lives here: it lists tasks and has the `Config`. The world is the file `environment.worker`,
+    which runs over there, imports no agentrl, and has these functions; values are JSON:
+
+        def preload(config): ...             # optional: once, before episodes are forked from this process
+        def reset(task, seed, config): ...   # an observation: its text, or {"text", "done", "state_key"}
+        def step(action): ...                # the same; `action` is {"text", "key"}
+        def judge(): ...                     # {"success", ...}: the fields of `agentrl.Outcome`
+        def close(): ...                     # optional
+
+    Each episode has a process of its own, so the world may be kept in the module's variables.
+
+    Code that the model wrote may run in that process and claim anything. Where the truth must be out of its
+    reach, name a second file as `environment.judge`, with `preload` as above and
+
+        def judge(task, seed, records, config): ...
+
+    `records` are what `reset` and each `step` returned as "record", beside the observation, in order; they
+    are kept here, and what was said once cannot be taken back.
+    """
+
+    environment: ClassVar[Environment]
+    _alone: "RemotePool | None" = None
+    _player: Env | None = None
+
+    @property
+    def site(self) -> Site:
+        """Return where the environment is; its `files` is the folder that the set-up's steps fill."""
+        return site_of(type(self))
+
+    def worker_config(self) -> Mapping[str, Any]:
+        """Return what the functions over there get as `config`, JSON-safe."""
+        config: Mapping[str, Any] = self.config.model_dump(mode="json")
+        return config
+
+    def command(self, command: Sequence[str]) -> Sequence[str]:
+        """Return what runs the worlds, given what would; a sandbox may be put around it.
+
+        It is spoken to over standard input, and with files that are sent along there.
+        """
+        return command
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode, in a worker that is this env's alone; a pool shares one among many."""
+        from agentrl.hosting.elsewhere.remote_pool import RemotePool
+
+        if self._alone is None:
+            self._alone = RemotePool(self, size=1)
+        if self._player is not None:
+            player, self._player = self._player, None
+            await self._alone.release(player)
+        self._player = await self._alone.acquire()
+        return await self._player.reset(task, seed)
+
+    async def step(self, action: Action) -> Observation:
+        """Apply `action` in the world."""
+        return await self._playing().step(action)
+
+    async def judge(self) -> Outcome:
+        """Return what the world judges."""
+        return await self._playing().judge()
+
+    async def close(self) -> None:
+        """End the worker, if this env has one. May be called twice."""
+        pool, self._alone, self._player = self._alone, None, None
+        if pool is not None:
+            await pool.close()
+
+    def _playing(self) -> Env:
+        if self._player is None:
+            raise AgentRLError(f"{type(self).__name__} plays no episode: call reset first")
+        return self._player
+
+
+class EpisodeEnv(WorkerEnv):
+    """An env that plays one episode in a process that a zygote forks for it when it is reset."""
+
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        zygote: Zygote,
+        judge: Zygote | None = None,
+        close_seconds: float = 10.0,
+    ) -> None:
+        """Take what forks the episode's process, and that of its judge; nothing is started yet."""
+        super().__init__(name, config, close_seconds, EpisodeProcess(zygote))
+        self._zygote = zygote
+        self._judge = judge
+        self._evidence: tuple[codec.Json, int] | None = None
+        self._records: list[Any] = []
+
+    async def start(self, seconds: float = 0.0) -> None:
+        """Do nothing: `reset` starts the process."""
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode in a process of its own.
+
+        Raises:
+            WorkerDied: the worker is dead, or the episode's process died.
+            EnvRaised: the world's `reset` raised.
+        """
+        if self._process.pid is not None or self._process.alive:
+            await self.close()
+            self._process = EpisodeProcess(self._zygote)
+        self._evidence, self._records = (codec.task_to_json(task), seed), []
+        await self._process.start()
+        reply = await self._ask("reset", {"task": codec.task_to_json(task), "seed": seed})
+        return self._observation(reply, "reset")
+
+    async def step(self, action: Action) -> Observation:
+        """Apply `action` in the world."""
+        return self._observation(await self._ask("step", {"action": codec.action_to_json(action)}), "step")
+
+    async def judge(self) -> Outcome:
+        """Return what the world judges, or the judge, in a process that is forked for this judgement."""
+        if self._judge is None:
+            return await super().judge()
+        if self._evidence is None:
+            raise AgentRLError(f"{self._title} was asked to judge before reset")
+        bench = EpisodeEnv(self.name, self._options, self._judge, close_seconds=self._close_seconds)
+        try:
+            await bench._process.start()
+            evidence = [*self._evidence, self._records, dict(self._options)]
+            reply = await bench._ask("judge", {"evidence": evidence})
+        finally:
+            await bench.close()
+        return codec.outcome_from_json(reply, self._origin("judge"))
+
+    def _observation(self, reply: object, operation: str) -> Observation:
+        if isinstance(reply, dict) and "record" in reply:
+            self._records.append(reply.pop("record"))
+        return codec.observation_from_json(reply, self._origin(operation))
+
+
+def preload_of(env: RemoteEnv, site: Site, file: str) -> Preload:
+    """Return how to run the world or the judge of an env whose environment is set up."""
+    environment = env.environment
+    command = [str(site.python), "-u", str(WORKER)]
+    return Preload(
+        title=f"env {site.name!r}",
+        command=env.command(command) if file == environment.worker else command,
+        # The same episode in every worker, also where a world walks over a set; one thread for each of many.
+        variables={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", **site.variables()},
+        folder=site.files,
+        order={
+            "worker": str(site.package / file),
+            "config": dict(env.worker_config()),
+            "memory_mb": environment.memory_mb,
+            "episode_seconds": environment.episode_seconds,
+        },
+        seconds=environment.preload_seconds,
+    )
