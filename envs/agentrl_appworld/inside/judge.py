@@ -1,0 +1,129 @@
+"""Judge an episode: apart from where it was played, with the ground truth, from its API calls alone.
+
+The calls are made again in a fresh world, and AppWorld's own evaluation looks at what they did. So a database
+file or a patched function of the episode's process counts for nothing. Access tokens stay valid: they depend
+on the account and the clock, and the clock stands still at the task's time.
+"""
+
+import gc
+import json
+import os
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MOST_CALLS = 20_000
+LOCAL = re.compile(r"/([a-z_]+)(?:/[^?#\\]*)?")
+COMPLETION = "/supervisor/message"
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def preload(config: Mapping[str, Any]) -> None:
+    """Import AppWorld with its apps and judge an idle episode, so that forked children are ready at once.
+
+    `config["truth_root"]` is a folder with data/, ground truth included.
+    """
+    root = config["truth_root"]
+    os.environ["APPWORLD_ROOT"] = root
+    # That AppWorld signs its tokens with a short key is no news, but would be told for every call.
+    warnings.filterwarnings("ignore", module="jwt")
+    from appworld import update_root  # type: ignore[import-not-found]
+
+    update_root(root)
+    tasks = sorted(path.name for path in (Path(root) / "data" / "tasks").iterdir())
+    if not tasks:
+        raise FileNotFoundError(f"there is no task in {root}/data/tasks; build or download the data first")
+    judge({"id": tasks[0]}, 0, [], config)
+    gc.collect()
+    gc.freeze()
+
+
+def judge(
+    task: Mapping[str, Any], seed: int, records: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the facts about an episode, from the records of its steps.
+
+    `fraction` is of all checks, `asked_fraction` of those that an idle episode fails, `collateral_damage` the
+    number of failed checks about what must not change. `refused_calls` are calls that no API could have got.
+    """
+    from appworld import AppWorld, evaluate_task
+    from appworld.apps.model_lib import CachedDBHandler  # type: ignore[import-not-found]
+
+    calls = [call for record in records for call in record["calls"] if isinstance(call, dict)]
+    name = f"judgement-{uuid.uuid4().hex}"
+    world = AppWorld(task_id=task["id"], experiment_name=name, random_seed=seed, raise_on_failure=False)
+    try:
+        refused = sum(not _repeat(world, call) for call in calls[:MOST_CALLS])
+        world.execute("pass")  # writes the databases to where the evaluation looks for them
+        tracker = evaluate_task(task_id=task["id"], experiment_name=name, save_report=False)
+    finally:
+        world.close()
+        AppWorld.close_all()
+        CachedDBHandler.reset()
+        shutil.rmtree(world.base_output_directory, ignore_errors=True)
+    truth = world.task.ground_truth.answer
+    facts = summarize(tracker.passes, tracker.failures, tracker.num_tests)
+    facts["metrics"].update(behaviour(records, calls))
+    facts["metrics"]["refused_calls"] = float(refused + max(0, len(calls) - MOST_CALLS))
+    return {**facts, "answer": given_answer(calls), "references": [] if truth is None else [str(truth)]}
+
+
+def summarize(
+    passes: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str, Any]], number: int
+) -> dict[str, Any]:
+    """Return success, the names of checks, and the numbers that rewards are made of."""
+    asked_passed = sum(check["label"] == "no_op_fail" for check in passes)
+    asked = asked_passed + sum(check["label"] == "no_op_fail" for check in failures)
+    # A missing answer fails a check that an idle but completed episode passes; it damages nothing.
+    damage = [c for c in failures if c["label"] == "no_op_pass" and "answer" not in c["requirement"]]
+    return {
+        "success": len(passes) == number,
+        "passed": [check["requirement"] for check in passes],
+        "failed": [check["requirement"] for check in failures],
+        "metrics": {
+            "fraction": len(passes) / max(1, number),
+            "asked_fraction": asked_passed / max(1, asked),
+            "collateral_damage": float(len(damage)),
+        },
+    }
+
+
+def behaviour(records: Sequence[Mapping[str, Any]], calls: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return what the literature looks at: turns, failures of code, and whether documentation came first."""
+    apps = [str(call.get("url", "")).split("/")[1:2] for call in calls]
+    working = [index for index, app in enumerate(apps) if app not in (["api_docs"], ["supervisor"])]
+    turns = max(1, len(records))
+    return {
+        "completed": float(any(record["completed"] for record in records)),
+        "api_calls": float(len(calls)),
+        "code_errors": sum(bool(record["error"]) for record in records) / turns,
+        "read_docs_first": float(bool(working) and ["api_docs"] in apps[: working[0]]),
+    }
+
+
+def given_answer(calls: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the answer that completed the task last, None where there was none."""
+    for call in reversed(calls):
+        data = call.get("data")
+        if call.get("url") == COMPLETION and isinstance(data, Mapping):
+            answer = data.get("answer")
+            return answer if answer is None or isinstance(answer, str) else json.dumps(answer)
+    return None
+
+
+def _repeat(world: Any, call: Mapping[str, Any]) -> bool:
+    """Make a call again; return whether it was one that an episode can make."""
+    method, url, data = call.get("method"), call.get("url"), call.get("data")
+    place = LOCAL.fullmatch(url) if isinstance(url, str) else None
+    known = place is not None and place.group(1) in world.task.allowed_apps
+    if method not in METHODS or not known or not isinstance(data, dict) or ".." in str(url):
+        return False
+    world.requester.reset_request_count()
+    getattr(world.requester, method)(
+        url, data=dict(data), client=world.requester.client, raise_on_failure=False
+    )
+    return True

@@ -1,0 +1,200 @@
+"""One episode in AppWorld: runs in AppWorld's interpreter, in a process of its own, without ground truth.
+
+`preload` once, then in a forked child `reset`, `step` until done, and `close`; see `agentrl.RemoteEnv` for
+who calls. While an episode is open the clock of its process stands still: time limits are the parent's
+business, and so are memory and network. The `record` of a step has its API calls; it is kept by the parent
+and is all that the judge is told, so code that tampers with this process can claim nothing but calls that it
+might have made.
+"""
+
+import ast
+import gc
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+NO_CODE = "No code found. Write one block of code that begins with ```python and ends with ```."
+# What AppWorld answers begins with this where code raised, timed out or was refused.
+FAILED = "Execution failed."
+
+
+@dataclass
+class Episode:
+    """What is open in this process."""
+
+    world: Any
+    config: Mapping[str, Any]
+    names: frozenset[str]
+    turns: int = 0
+    calls_seen: int = 0
+    done: bool = False
+
+
+_open: list[Episode] = []
+
+
+def preload(config: Mapping[str, Any]) -> None:
+    """Import AppWorld with its apps and play an empty episode, so that forked children are ready at once.
+
+    `config["play_root"]` is a folder with data/ but no ground truth; episodes make their folders in it.
+    """
+    root = config["play_root"]
+    os.environ["APPWORLD_ROOT"] = root
+    # That AppWorld signs its tokens with a short key is no news, but would be told for every call.
+    warnings.filterwarnings("ignore", module="jwt")
+    from appworld import update_root  # type: ignore[import-not-found]
+
+    update_root(root)
+    tasks = sorted(path.name for path in (Path(root) / "data" / "tasks").iterdir())
+    if not tasks:
+        raise FileNotFoundError(f"there is no task in {root}/data/tasks; build or download the data first")
+    reset({"id": tasks[0]}, 0, config)
+    step({"text": "```python\nprint(apis.api_docs.show_app_descriptions())\n```"})
+    close()
+    gc.collect()
+    gc.freeze()
+
+
+def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Open a world and return who asks for what.
+
+    Args:
+        task: its "id" names a folder of data/tasks.
+        seed: of chance in the apps and in the episode's code.
+        config: "turns" of an episode, "characters" of an observation, "seconds" and API "calls" of a turn.
+    """
+    from appworld import AppWorld
+
+    close()
+    world = AppWorld(
+        task_id=task["id"],
+        # Two worlds of one name would share a folder, and be judged by each other's deeds.
+        experiment_name=f"episode-{uuid.uuid4().hex}",
+        load_ground_truth=False,
+        random_seed=seed,
+        timeout_seconds=config["seconds"],
+        max_interactions=config["turns"],
+        max_api_calls_per_interaction=config["calls"],
+    )
+    episode = Episode(world, config, frozenset(world.shell.user_ns))
+    _open.append(episode)
+    me = world.task.supervisor
+    asker = f"I am {me['first_name']} {me['last_name']}, {me['email']}, {me['phone_number']}."
+    return {"text": f"{asker}\n{world.task.instruction}", "done": False, "state_key": _state_key(episode)}
+
+
+def step(action: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the first block of code in what the agent said, and return what it printed, within the limit.
+
+    The record has the API `calls` in order, the action's `key`, whether it failed as `error`, and whether the
+    task is `completed`.
+
+    Raises:
+        RuntimeError: the episode is over.
+    """
+    episode = _open[-1]
+    if episode.done:
+        raise RuntimeError("the episode is over; reset first")
+    episode.turns += 1
+    found = FENCE.search(action["text"])
+    code = found.group(1) if found else ""
+    output = episode.world.execute(code) if code.strip() else NO_CODE
+    calls = _new_calls(episode)
+    completed = _completed(episode.world)
+    episode.done = completed or episode.turns >= episode.config["turns"]
+    return {
+        "text": f"Output:\n```\n{cut(output.rstrip(), episode.config['characters'])}\n```",
+        "done": episode.done,
+        "state_key": _state_key(episode),
+        "record": {
+            "calls": calls,
+            "key": action_key(code, calls),
+            "error": output is NO_CODE or output.startswith(FAILED),
+            "completed": completed,
+        },
+    }
+
+
+def close() -> None:
+    """Close the world, if one is open, and remove its folder."""
+    while _open:
+        world = _open.pop().world
+        try:
+            world.close()
+        finally:
+            shutil.rmtree(world.base_output_directory, ignore_errors=True)
+
+
+def cut(text: str, characters: int) -> str:
+    """Return `text` shortened in its middle, with a note of how much is missing."""
+    if len(text) <= characters:
+        return text
+    note = f"\n[... {len(text) - characters:,} of {len(text):,} characters were cut here ...]\n"
+    half = characters // 2
+    return text[: characters - half] + note + text[len(text) - half :]
+
+
+def action_key(code: str, calls: list[dict[str, Any]]) -> str:
+    """Return what identifies an action: its API calls in order, or its code where it made none."""
+    canonical = [
+        [call["method"], call["url"], {k: v for k, v in call["data"].items() if k != "access_token"}]
+        for call in calls
+    ]
+    return _hash(json.dumps(canonical, sort_keys=True) if calls else _tidy(code))
+
+
+def _tidy(code: str) -> str:
+    try:
+        return ast.unparse(ast.parse(code))
+    except (SyntaxError, ValueError):
+        return code.strip()
+
+
+def _new_calls(episode: Episode) -> list[dict[str, Any]]:
+    """Return the API calls since the last look, JSON-safe."""
+    from fastapi.encoders import jsonable_encoder  # type: ignore[import-not-found]
+
+    tracked = episode.world.requester.request_tracker.requests
+    calls: list[dict[str, Any]] = jsonable_encoder(tracked[episode.calls_seen :])
+    episode.calls_seen = len(tracked)
+    return calls
+
+
+def _completed(world: Any) -> bool:
+    try:
+        return bool(world.task_completed())
+    except Exception:  # the episode's code can break anything in its own process
+        return False
+
+
+def _state_key(episode: Episode) -> str:
+    """Hash what decides the future: the changes of the databases, and the variables of the episode's code."""
+    world = episode.world
+    changes = world.models.get_tracked_db_changes()
+    variables = {
+        name: _plain(value)
+        for name, value in world.shell.user_ns.items()
+        if name not in episode.names and not name.startswith("_")
+    }
+    state = [episode.done, changes, variables]
+    return _hash(json.dumps(state, sort_keys=True, default=repr))
+
+
+def _plain(value: object) -> str:
+    try:
+        return json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return type(value).__name__
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,304 @@
+"""The small world and its episodes, played and judged in AppWorld's own interpreter where there is one.
+
+Those tests want AGENTRL_APPWORLD_PYTHON: a python with `appworld` installed and unpacked. They write below a
+temporary folder.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrl_appworld.inside import worker
+from agentrl_appworld.inside.playground import copy_without_truth
+from agentrl_appworld.inside.small_world.words import ADJECTIVES, NOUNS, TENTHS, people, things
+
+INSIDE = Path(worker.__file__).parent
+PYTHON = os.environ.get("AGENTRL_APPWORLD_PYTHON", "")
+APPWORLD = pytest.mark.skipif(
+    not PYTHON, reason="AGENTRL_APPWORLD_PYTHON names no python that has appworld (see docs/appworld.md)"
+)
+LONG = pytest.mark.timeout(1200)
+# Of every kind of task, in the order of its difficulty.
+KINDS = (
+    *("address", "alarm", "fileread", "fileremove", "notewrite", "pay", "text"),
+    *("contact", "notepin", "song", "star", "tick"),
+    *("approve", "errands", "paylist", "tidy"),
+)
+NEAR_MISSES = ("wrong", "twice", "stray", "not_completed")
+DONE = "apis.supervisor.complete_task()"
+
+
+def run(*arguments: object) -> str:
+    done = subprocess.run(
+        [PYTHON, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(INSIDE), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def fence(code: str) -> str:
+    return f"Let me see.\n```python\n{code}\n```"
+
+
+class World:
+    """A small world, and the copy of it that is played in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.truth, self.play_root = folder / "truth", folder / "play"
+
+    def known(self, task: str, name: str) -> Any:
+        path = self.truth / "data" / "tasks" / task / "ground_truth" / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def ids(self, split: str) -> list[str]:
+        return (self.truth / "data" / "datasets" / f"{split}.txt").read_text(encoding="utf-8").split()
+
+    def play(self, jobs: Sequence[Mapping[str, Any]], parallel: int = 2) -> list[dict[str, Any]]:
+        return self._trial("play", self.play_root, jobs, parallel)
+
+    def judge(self, jobs: Sequence[Mapping[str, Any]], parallel: int = 2) -> list[dict[str, Any]]:
+        return self._trial("judge", self.truth, jobs, parallel)
+
+    def play_and_judge(self, jobs: Sequence[dict[str, Any]], parallel: int = 2) -> list[dict[str, Any]]:
+        played = self.play(jobs, parallel)
+        records = [{**job, "records": each["records"]} for job, each in zip(jobs, played, strict=True)]
+        return self.judge(records, parallel)
+
+    def _trial(
+        self, what: str, root: Path, jobs: Sequence[Mapping[str, Any]], parallel: int
+    ) -> list[dict[str, Any]]:
+        (self.folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+        files = (self.folder / "jobs.json", self.folder / "results.json")
+        run("-m", "trial", what, root, *files, "--parallel", parallel)
+        results: list[dict[str, Any]] = json.loads(files[1].read_text(encoding="utf-8"))
+        assert not [result["crash"] for result in results if "crash" in result]
+        return results
+
+
+def job(task: str, *said: str, seed: int = 1, **more: Any) -> dict[str, Any]:
+    return {"task": task, "seed": seed, "said": list(said), **more}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = World(tmp_path_factory.mktemp("appworld"))
+    run("-m", "small_world", made.truth, "--fewer", 8)
+    copy_without_truth(made.truth, made.play_root)
+    return made
+
+
+@pytest.fixture(scope="module")
+def outcomes(world: World) -> dict[tuple[str, str], dict[str, Any]]:
+    """Judge what can happen in the first task of each kind, by kind and what happened."""
+    cases: dict[tuple[str, str], dict[str, Any]] = {}
+    for kind in KINDS:
+        task = f"{kind}00_1"
+        cases[kind, "solution"] = job(task, *map(fence, world.known(task, "turns")))
+        cases[kind, "idle"] = job(task, fence(DONE))
+        cases[kind, "nothing"] = job(task)
+        for name, code in world.known(task, "near_misses").items():
+            cases[kind, name] = job(task, fence(code))
+    return dict(zip(cases, world.play_and_judge(list(cases.values())), strict=True))
+
+
+# The world
+
+
+def test_splits_share_no_person_and_no_thing() -> None:
+    for share in (lambda split: {person.name for person in people(split)}, lambda split: set(things(split))):
+        sets = [share(split) for split in TENTHS]
+        assert len(set().union(*sets)) == sum(map(len, sets))
+
+
+def test_every_split_knows_every_word_that_things_are_named_by() -> None:
+    for split in TENTHS:
+        assert {word for thing in things(split) for word in thing.split()} == {*ADJECTIVES, *NOUNS}
+
+
+@APPWORLD
+@LONG
+def test_every_task_is_distinct_and_in_one_split(world: World) -> None:
+    splits = [set(world.ids(split)) for split in TENTHS]
+    assert [len(split) for split in splits] == [3 * len(KINDS)] * 3
+    assert len(set.union(*splits)) == 9 * len(KINDS)
+    specs = [path.read_text(encoding="utf-8") for path in world.truth.glob("data/tasks/*/specs.json")]
+    assert len(set(specs)) == 9 * len(KINDS)
+
+
+@APPWORLD
+@LONG
+def test_the_same_seed_makes_the_same_tasks_and_another_seed_makes_others(tmp_path: Path) -> None:
+    def tasks(name: str, seed: int) -> dict[str, str]:
+        root = tmp_path / name
+        run("-m", "small_world", root, "--seed", seed, "--fewer", 8, "--only", "alarm", "approve")
+        files = sorted(path for path in (root / "data" / "tasks").rglob("*") if path.is_file())
+        return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in files}
+
+    first = tasks("first", 0)
+    assert first == tasks("again", 0)
+    assert first != tasks("other", 1)
+
+
+@APPWORLD
+@LONG
+def test_appworlds_own_verification_passes(world: World) -> None:
+    said = run("-m", "appworld.cli", "verify", "tasks", "--root", world.truth)
+    number = 6 * len(KINDS)
+    assert f"Passed {number}/{number} tasks." in said
+
+
+@APPWORLD
+@LONG
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_solution_scores_full_marks(kind: str, outcomes: dict[tuple[str, str], dict[str, Any]]) -> None:
+    outcome = outcomes[kind, "solution"]
+    assert outcome["success"], outcome
+    assert outcome["metrics"]["fraction"] == outcome["metrics"]["asked_fraction"] == 1.0
+    assert outcome["metrics"]["collateral_damage"] == outcome["metrics"]["code_errors"] == 0.0
+
+
+@APPWORLD
+@LONG
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_does_nothing_fails_and_earns_nothing_that_was_asked_for(
+    kind: str, outcomes: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    for outcome in (outcomes[kind, "idle"], outcomes[kind, "nothing"]):
+        assert not outcome["success"]
+        assert outcome["metrics"]["asked_fraction"] == outcome["metrics"]["collateral_damage"] == 0.0
+
+
+@APPWORLD
+@LONG
+@pytest.mark.parametrize("kind", KINDS)
+def test_checks_bear_the_labels_of_an_idle_episode(
+    kind: str, world: World, outcomes: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    labels = {row["requirement"]: row["label"] for row in world.known(f"{kind}00_1", "test_data")}
+    idle = outcomes[kind, "idle"]
+    assert {check for check, label in labels.items() if label == "no_op_pass"} == set(idle["passed"])
+    assert {check for check, label in labels.items() if label == "no_op_fail"} == set(idle["failed"])
+
+
+@APPWORLD
+@LONG
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_near_misses_fail(kind: str, name: str, outcomes: dict[tuple[str, str], dict[str, Any]]) -> None:
+    outcome = outcomes[kind, name]
+    assert not outcome["success"]
+    if name != "not_completed":
+        assert outcome["metrics"]["completed"] == 1.0
+    if name == "stray":
+        assert outcome["metrics"]["asked_fraction"] == outcome["metrics"]["collateral_damage"] == 1.0
+
+
+# The episode
+
+
+def test_long_output_is_cut_in_its_middle_and_says_so() -> None:
+    text = worker.cut("a" * 500 + "b" * 500, 100)
+    assert text == "a" * 50 + "\n[... 900 of 1,000 characters were cut here ...]\n" + "b" * 50
+    assert worker.cut("a" * 100, 100) == "a" * 100
+
+
+def test_an_action_is_known_by_its_calls_or_by_its_code() -> None:
+    def call(**data: Any) -> list[dict[str, Any]]:
+        return [{"method": "get", "url": "/phone/alarms", "data": data}]
+
+    assert worker.action_key("a", call(x=1, y=2)) == worker.action_key("b", call(y=2, x=1, access_token="t"))
+    assert worker.action_key("a", call(x=1)) != worker.action_key("a", call(x=2))
+    assert worker.action_key("f( 1 )", []) == worker.action_key("f(1)  # one", [])
+
+
+def test_the_copy_to_play_in_has_no_ground_truth(tmp_path: Path) -> None:
+    task = tmp_path / "whole" / "data" / "tasks" / "a_1"
+    (task / "ground_truth").mkdir(parents=True)
+    (task / "specs.json").write_text("{}", encoding="utf-8")
+    (task / "ground_truth" / "answer.json").write_text("42", encoding="utf-8")
+    copy_without_truth(tmp_path / "whole", tmp_path / "copy")
+    files = [path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+    assert files == ["specs.json"]
+
+
+@APPWORLD
+@LONG
+def test_sixteen_episodes_of_one_task_at_once_are_judged_right(world: World) -> None:
+    task = "notewrite00_1"
+    right = [fence(code) for code in world.known(task, "turns")]
+    wrong = fence(world.known(task, "near_misses")["wrong"])
+    jobs = [job(task, wrong) if index % 3 == 0 else job(task, *right) for index in range(16)]
+    verdicts = [outcome["success"] for outcome in world.play_and_judge(jobs, parallel=16)]
+    assert verdicts == [index % 3 != 0 for index in range(16)]
+    assert not list((world.play_root / "experiments" / "outputs").iterdir())
+    assert not list((world.truth / "experiments" / "outputs").glob("judgement-*"))
+
+
+@APPWORLD
+@LONG
+def test_what_an_episode_shows_and_how_it_ends(world: World) -> None:
+    limits = {"turns": 3, "characters": 200, "seconds": 2, "calls": 5}
+    config = {**limits, "play_root": str(world.play_root)}
+    said = (
+        "I would rather talk.",
+        fence("print('x' * 1000)"),
+        fence("for _ in range(9): apis.supervisor.show_profile()"),
+    )
+    later = (fence("while True: pass"), fence("kept = 7"), fence("print(kept)"))
+    played = world.play([job("alarm00_1", *said, config=config), job("alarm00_1", *later, config=config)])
+    first, second = ([observation["text"] for observation in each["seen"][1:]] for each in played)
+    assert worker.NO_CODE in first[0]
+    assert "800 of 1,000 characters were cut" in first[1]
+    assert "exceeded the limit of 5" in first[2]
+    assert "timed out" in second[0]
+    assert second[2] == "Output:\n```\n7\n```"
+    ends = [[observation["done"] for observation in each["seen"]] for each in played]
+    assert ends == [[False, False, False, True]] * 2
+
+
+@APPWORLD
+@LONG
+def test_equal_worlds_have_equal_keys_and_a_change_makes_another(world: World) -> None:
+    task = "alarm00_1"
+    (solution,) = world.known(task, "turns")
+    lines = solution.splitlines()
+    look, act = "\n".join(lines[:-2]), lines[-2]
+    twice = world.play([job(task, fence(look), fence(act)) for _ in range(2)])
+    keys = [[observation["state_key"] for observation in each["seen"]] for each in twice]
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 3
+    (other,) = world.play([job(task, fence(look + "  # differently"), fence(act.replace("True", "False")))])
+    assert other["seen"][1]["state_key"] == keys[0][1]
+    assert other["seen"][2]["state_key"] != keys[0][2]
+
+
+@APPWORLD
+@LONG
+def test_the_judge_believes_only_calls_that_an_episode_can_make(world: World) -> None:
+    task = "pay00_1"
+    solution = [fence(code) for code in world.known(task, "turns")]
+    (played,) = world.play([job(task, *solution)])
+    honest = played["records"]
+    forged = [
+        {**honest[-1], "calls": [{"method": method, "url": url, "data": {}} for method, url in calls]}
+        for calls in (
+            [("post", "/admin/payment_cards"), ("get", "http://example.com/"), ("__init__", "/venmo/x")],
+            [("get", "/../supervisor/profile"), ("get", "//example.com/venmo"), ("get", 7)],
+        )
+    ]
+    jobs = [{**job(task), "records": [record]} for record in (*forged, *honest)]
+    first, second, right = world.judge(jobs)
+    assert [first["metrics"]["refused_calls"], second["metrics"]["refused_calls"]] == [3.0, 3.0]
+    assert not first["success"]
+    assert not second["success"]
+    assert right["success"]
