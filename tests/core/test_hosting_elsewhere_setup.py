@@ -99,10 +99,13 @@ def test_a_step_that_fails_is_told_with_the_log_and_its_last_lines(site: Site, t
     assert site.ready
 
 
+# What was started in the background of a shell ignores interrupts; so does whoever tests it there.
 SETUP = """
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 from test_hosting_elsewhere_setup import Elsewhere
 from agentrl.hosting.elsewhere import set_up, site_of
