@@ -5,7 +5,7 @@
     python benchmarks/learning.py --report docs/algorithms.md  # also writes the table and the curves there
 
 Each run begins with the same model and sees `--steps` updates of 8 tasks x 8 trajectories, two optimizer
-steps an update, a constant learning rate, one torch thread; success is measured on held-out tasks. Where an
+steps an update, a learning rate that falls to 0, one torch thread; success is measured on held-out tasks. Where an
 algorithm plays more than that (dynamic sampling), its curve is read at the same number of trajectories. Runs
 that are there already are not run again.
 """
@@ -29,9 +29,9 @@ COMMON = {
     "tasks_per_step": TASKS,
     "group_size": SIZE,
     "trainer.minibatches": 2,
-    "trainer.learning_rate": 3e-4,
+    "trainer.learning_rate": 1.5e-4,
     "trainer.warmup_steps": 10,
-    "trainer.schedule": "constant",
+    "trainer.schedule": "linear",
     "simulator.max_new_tokens": 32,
     "evaluation.tasks": 200,
     "evaluation.every": 25,
