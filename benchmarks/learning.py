@@ -5,9 +5,9 @@
     python benchmarks/learning.py --report docs/algorithms.md  # also writes the table and the curves there
 
 Each run begins with the same model and sees `--steps` updates of 8 tasks x 8 trajectories, two optimizer
-steps an update, a learning rate that falls to 0, one torch thread; success is measured on held-out tasks. Where an
-algorithm plays more than that (dynamic sampling), its curve is read at the same number of trajectories. Runs
-that are there already are not run again.
+steps an update, a learning rate that falls to 0, one torch thread; success is measured on held-out tasks.
+Where an algorithm plays more than that (dynamic sampling), its curve is read at the same number of
+trajectories. Runs that are there already are not run again.
 """
 
 import argparse
