@@ -76,10 +76,9 @@ def agentrl(folder: Path, *words: str) -> None:
     """Run `agentrl run` into `folder`, unless it was finished before."""
     if (folder / "summary.json").exists():
         return
-    command = [sys.executable, "-m", "agentrl", "run", *words]
-    command += ["--resume" if (folder / "run.yaml").exists() else "--out", str(folder)]
-    if "--resume" in command:
-        command = [*command[:4], "--resume", str(folder)]
+    begun = (folder / "run.yaml").exists()
+    said = ["--resume", str(folder)] if begun else [*words, "--out", str(folder)]
+    command = [sys.executable, "-m", "agentrl", "run", *said]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -38,7 +38,7 @@ from typing import Literal
 from pydantic import Field
 
 from agentrl import Batch, Credit, Group, PolicyGradient
-from agentrl.steps import exact, normalized, spread, steps
+from agentrl.steps import exact, normalized, share_named, spread, steps
 from agentrl.types import Need
 
 __all__ = ["GiGPO"]
@@ -92,8 +92,9 @@ class GiGPO(PolicyGradient):
     def _credit_group(self, batch: Batch, index: int, anchors: Anchors) -> Iterator[Credit]:
         trajectories = batch.groups[index].trajectories
         members = range(len(trajectories))
-        rewards = [t.reward + sum(self.kl_rewards(batch, index, i)) for i, t in enumerate(trajectories)]
-        of_episodes = self.episode_advantages(rewards, [len(t.turns) for t in trajectories])
+        of_episodes = self.episode_advantages(
+            self.rewards(batch, index), [len(t.turns) for t in trajectories]
+        )
         of_steps = self.step_advantages([self.returns(batch, index, i) for i in members], anchors)
         for trajectory, episode, found in zip(trajectories, of_episodes, of_steps, strict=True):
             per_turn = [episode + self.config.weight * step for step in found]
@@ -155,7 +156,4 @@ class GiGPO(PolicyGradient):
         shared = sum(size for size in sizes if size > 1)
         batch.log("anchored_steps", shared / max(1, sum(sizes)))
         batch.log("anchor_size", sum(sizes) / max(1, len(sizes)))
-        turns = [turn for group in batch.groups for t in group.trajectories for turn in t.turns]
-        used = self.config.keys != "ignore"
-        given = sum(used and turn.observation.state_key is not None for turn in turns)
-        batch.log("given_keys", given / max(1, len(turns)))
+        batch.log("given_keys", 0.0 if self.config.keys == "ignore" else share_named(batch.groups))

@@ -73,11 +73,6 @@ class GRPO(PolicyGradient):
             for index, group in enumerate(batch.groups)
         ]
 
-    def rewards(self, batch: Batch, group: int) -> list[float]:
-        """Return the reward of each trajectory of a group, less its KL penalty if that is part of it."""
-        rewards = batch.groups[group].rewards
-        return [reward + sum(self.kl_rewards(batch, group, i)) for i, reward in enumerate(rewards)]
-
     def advantages(self, rewards: list[float]) -> list[float]:
         """Return the advantage of each trajectory of a group."""
         if min(rewards) == max(rewards):  # exactly 0, which the mean's rounding would miss

@@ -125,7 +125,9 @@ class PPO(PolicyGradient):
         rewards[-1] += trajectory.reward
         policy = self._lambda_policy(len(rewards))
         advantages = self._advantages(trajectory, rewards, values, policy)
-        learnt = self._advantages(trajectory, rewards, values, self.config.lambda_critic)
+        learnt, critic = advantages, self.config.lambda_critic
+        if critic != policy:
+            learnt = self._advantages(trajectory, rewards, values, critic)
         returns = [advantage + value for advantage, value in zip(learnt, values, strict=True)]
         if self.config.gae == "turn":
             firsts = {first for first, _ in turn_bounds(trajectory)}

@@ -37,7 +37,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from agentrl import Batch, Credit, Group
-from agentrl.steps import Step, TextKey, exact, folded, normalized, spread, steps
+from agentrl.steps import Step, TextKey, exact, folded, normalized, share_named, spread, steps
 from agentrl.types import Need
 from agentrl_grpo import GRPO
 from agentrl_rloo import leave_one_out
@@ -224,9 +224,7 @@ class SALT(GRPO):
         shared = (who[edge] > 1 for who, paths in pairs for path in paths for edge in path)
         batch.log("merged_steps", _share(shared))
         batch.log("merged_edges", _share(count > 1 for who in walkers for count in who.values()))
-        turns = [turn for group in batch.groups for t in group.trajectories for turn in t.turns]
-        used = self.config.keys != "ignore"
-        batch.log("given_keys", _share(used and turn.observation.state_key is not None for turn in turns))
+        batch.log("given_keys", 0.0 if self.config.keys == "ignore" else share_named(batch.groups))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -125,6 +125,11 @@ class PolicyGradient(Algorithm):
         own, reference = batch.logprobs_of(group, member), batch.reference_logprobs[group][member]
         return [-self.config.kl_coefficient * (a - b) for a, b in zip(own, reference, strict=True)]
 
+    def rewards(self, batch: Batch, group: int) -> list[float]:
+        """Return the reward of each trajectory of a group, less its KL penalty if that is part of it."""
+        rewards = batch.groups[group].rewards
+        return [reward + sum(self.kl_rewards(batch, group, i)) for i, reward in enumerate(rewards)]
+
     def loss(self, tokens: Tokens) -> "Tensor":
         """Return the loss of each token, (N,)."""
         loss_N = self.policy_loss(tokens) * self.correction_weights(tokens)

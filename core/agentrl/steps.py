@@ -9,10 +9,10 @@ tokens that were sampled in each turn (`spread`).
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from agentrl.types import Observation, Trajectory
+from agentrl.types import Group, Observation, Trajectory
 
 # What differs between two looks at the same thing: times and dates, and identifiers made by machines.
 _VOLATILE = re.compile(
@@ -90,6 +90,12 @@ def steps(
         given = given_keys and turn.observation.state_key is not None
         found.append(Step(states[place], action, states[place + 1], given))
     return found
+
+
+def share_named(groups: Iterable[Group]) -> float:
+    """Return the share of all steps whose state the env named; 0 of none."""
+    turns = [turn for group in groups for t in group.trajectories for turn in t.turns]
+    return sum(turn.observation.state_key is not None for turn in turns) / max(1, len(turns))
 
 
 def spread(trajectory: Trajectory, per_turn: Sequence[float], rest: float) -> list[float]:

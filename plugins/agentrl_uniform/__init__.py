@@ -29,7 +29,11 @@ class Uniform(Curriculum):
         """Return the next `n` tasks."""
         places = range(self._position, self._position + n)
         self._position += n
-        return [self._tasks[shuffled(place, len(self._tasks), self._seed)] for place in places]
+        return [self._tasks[self.index(place)] for place in places]
+
+    def index(self, place: int) -> int:
+        """Return which task is chosen at `place`, from 0 on."""
+        return shuffled(place, len(self._tasks), self._seed)
 
     def state(self) -> dict[str, Any]:
         """Return how many tasks were chosen."""

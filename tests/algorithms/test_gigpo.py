@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl import Action, Batch, Group, Observation, Segment, Span, Task, Trajectory, Turn
+from agentrl import Action, Batch, Group, Observation, Span, Task, Turn
+from agentrl.testing import make_walk
 from agentrl_gigpo import GiGPO
 
 # States, and the actions between them; the last state has no action.
@@ -36,22 +37,10 @@ def gigpo(**options):
     return GiGPO(GiGPO.Config(**options))
 
 
-def walked(path, reward=0.0, keys=True):
-    """Return a trajectory along a path, with two sampled tokens a turn."""
-    names = path.split()
-    states, actions = names[::2], names[1::2]
-
-    def see(state):
-        return Observation(f"In {state}", state == states[-1], state if keys else None)
-
-    turns = [Turn(see(state), Action(f"do {action}")) for state, action in zip(states, actions, strict=False)]
-    spans = [Span(4 * turn + 1, [-1.0, -1.0], turn) for turn in range(len(turns))]
-    segments = [Segment([0] * 4 * max(1, len(turns)), spans)]
-    return Trajectory(Task("t"), turns=turns, final=see(states[-1]), segments=segments, reward=reward)
-
-
 def group(paths=GOLDEN, rewards=REWARDS, keys=True):
-    return Group(Task("t"), [walked(path, reward, keys) for path, reward in zip(paths, rewards, strict=True)])
+    return Group(
+        Task("t"), [make_walk(path, reward, keys) for path, reward in zip(paths, rewards, strict=True)]
+    )
 
 
 def per_turn(algorithm, *groups):
@@ -117,7 +106,7 @@ def test_tokens_that_came_to_no_action_get_the_advantage_of_their_trajectory():
 
 
 def test_trajectories_without_a_turn_are_compared_by_their_reward():
-    played = Group(Task("t"), [walked("s0", 1.0), walked("s0 a s1", 0.0)])
+    played = Group(Task("t"), [make_walk("s0", 1.0), make_walk("s0 a s1", 0.0)])
     played.trajectories[0].segments[0].spans.append(Span(0, [-1.0], 0))
     for statistics in ("trajectory", "step"):
         credits = gigpo(statistics=statistics, norm="mean_std").credit(Batch([played]))[0]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agentrl import Action, Batch, Group, Observation, Segment, Span, Task, Trajectory, Turn, UsageError
+from agentrl import Action, Batch, Group, Observation, Span, Task, Turn, UsageError
+from agentrl.testing import make_walk
 from agentrl_salt import SALT
 from agentrl_salt.embedding import cluster
 
@@ -28,22 +29,10 @@ def population(**options):
     return salt(normalisation="population", epsilon=0, **options)
 
 
-def walked(path, reward=0.0, keys=True):
-    """Return a trajectory along a path, with two sampled tokens a turn."""
-    names = path.split()
-    states, actions = names[::2], names[1::2]
-
-    def see(state):
-        return Observation(f"In {state}", state == states[-1], state if keys else None)
-
-    turns = [Turn(see(state), Action(f"do {action}")) for state, action in zip(states, actions, strict=False)]
-    spans = [Span(4 * turn + 1, [-1.0, -1.0], turn) for turn in range(len(turns))]
-    segments = [Segment([0] * 4 * max(1, len(turns)), spans)]
-    return Trajectory(Task("t"), turns=turns, final=see(states[-1]), segments=segments, reward=reward)
-
-
 def group(paths=GOLDEN, rewards=REWARDS, keys=True):
-    return Group(Task("t"), [walked(path, reward, keys) for path, reward in zip(paths, rewards, strict=True)])
+    return Group(
+        Task("t"), [make_walk(path, reward, keys) for path, reward in zip(paths, rewards, strict=True)]
+    )
 
 
 def per_turn(algorithm, *groups):

@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agentrl import Action, Group, Observation, Outcome, Segment, Span, Task, Trajectory, Turn
+from agentrl import Action, Group, Observation, Outcome, Task, Turn
 from agentrl.cli import main
 from agentrl.records import save_trajectories
+from agentrl.testing import make_walk
 from agentrl_salt import SALT
 from agentrl_salt.graph import make_graph
 from agentrl_salt.layout import LABEL_HEIGHT, NODE_HEIGHT, arrange
@@ -23,16 +24,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def walked(path, reward=0.0, task="t"):
-    names = path.split()
-    states, actions = names[::2], names[1::2]
-
-    def see(state):
-        return Observation(f"In {state}", state == states[-1], state)
-
-    turns = [Turn(see(state), Action(f"do {action}")) for state, action in zip(states, actions, strict=False)]
-    segment = Segment([0] * 4 * len(states), [Span(4 * turn, [-1.0], turn) for turn in range(len(turns))])
-    outcome = Outcome(reward > 0)
-    return Trajectory(Task(task), 0, turns, see(states[-1]), [segment], outcome, reward=reward)
+    trajectory = make_walk(path, reward, task=task)
+    trajectory.outcome = Outcome(reward > 0)
+    return trajectory
 
 
 def group(paths=GOLDEN, rewards=REWARDS, task="t"):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agentrl.testing.envs import check_env
     from agentrl.testing.rewards import check_reward
     from agentrl.testing.rules import RuleBroken, RulesBroken
-    from agentrl.testing.samples import make_trajectory
+    from agentrl.testing.samples import make_trajectory, make_walk
 
 __all__ = [
     "ByteTokenizer",
@@ -37,6 +37,7 @@ __all__ = [
     "check_env",
     "check_reward",
     "make_trajectory",
+    "make_walk",
 ]
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
     "check_env": "envs",
     "check_reward": "rewards",
     "make_trajectory": "samples",
+    "make_walk": "samples",
 }
 
 

@@ -48,6 +48,27 @@ def make_trajectory(
     return Trajectory(TASK, seed, turns, final, segments, outcome, stop, reward=reward)
 
 
+def make_walk(path: str, reward: float = 0.0, keys: bool = True, task: str = "t") -> Trajectory:
+    """Return a trajectory along a path, with two sampled tokens a turn, for tests of credit for steps.
+
+    Args:
+        path: states, and the actions between them, as in "s0 a s1 b s2"; the last state has no action.
+        reward: of the trajectory.
+        keys: whether the env names its states.
+        task: id of the task.
+    """
+    names = path.split()
+    states, actions = names[::2], names[1::2]
+
+    def see(state: str) -> Observation:
+        return Observation(f"In {state}", state == states[-1], state if keys else None)
+
+    turns = [Turn(see(state), Action(f"do {action}")) for state, action in zip(states, actions, strict=False)]
+    spans = [Span(4 * turn + 1, [-1.0, -1.0], turn) for turn in range(len(turns))]
+    segments = [Segment([0] * 4 * max(1, len(turns)), spans)]
+    return Trajectory(Task(task), turns=turns, final=see(states[-1]), segments=segments, reward=reward)
+
+
 def make_segment(lengths: Sequence[int], random: Random) -> Segment:
     """Return a segment with one sampled span a turn, each after two given tokens."""
     segment = Segment()
