@@ -4,9 +4,9 @@
     python benchmarks/learning.py --only grpo salt --envs house --seeds 0 1 2 3 4
     python benchmarks/learning.py --report docs/algorithms.md  # also writes the table and the curves there
 
-Each run begins with the same model and sees `--steps` updates of 8 tasks x 8 trajectories, two optimizer
-steps an update, a learning rate that falls to 0, one torch thread; success is measured on held-out tasks.
-Where an algorithm plays more than that (dynamic sampling), its curve is read at the same number of
+Each run begins with the same model and sees 100 updates (`house`: 60) of 8 tasks x 8 trajectories, two
+optimizer steps an update, a learning rate that falls to 0, one torch thread; success is measured on held-out
+tasks. Where an algorithm plays more than that (dynamic sampling), its curve is read at the same number of
 trajectories. Runs that are there already are not run again.
 """
 
@@ -24,6 +24,8 @@ from contenders import CONTENDERS, Contender
 from learning_report import write_report
 
 TASKS, SIZE = 8, 8
+# Updates of a run.
+STEPS = {"deepsearch": 100, "house": 60}
 COMMON = {
     "threads": 1,
     "tasks_per_step": TASKS,
@@ -58,10 +60,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--envs", nargs="+", default=["deepsearch", "house"])
+    parser.add_argument("--envs", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--only", nargs="+", help="names of contenders; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, help="updates of every run")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     parser.add_argument("--report", type=Path, help="Markdown file with the place for the table")
@@ -84,6 +86,10 @@ def agentrl(folder: Path, *words: str) -> None:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
+def steps(env: str, options: argparse.Namespace) -> int:
+    return options.steps or STEPS[env]
+
+
 def beginning(env: str, out: Path) -> list[str]:
     """Return what lets a run begin with the model that the env's warm-up leaves, made once."""
     if env == "deepsearch":
@@ -96,7 +102,16 @@ def beginning(env: str, out: Path) -> list[str]:
 def train(contender: Contender, env: str, seed: int, options: argparse.Namespace, begin: list[str]) -> Curve:
     """Return the curve of one run."""
     folder = options.out / f"{env}-{contender.name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    words = ["--env", env, "--algo", contender.algorithm, "--seed", str(seed), "--steps", str(options.steps)]
+    words = [
+        "--env",
+        env,
+        "--algo",
+        contender.algorithm,
+        "--seed",
+        str(seed),
+        "--steps",
+        str(steps(env, options)),
+    ]
     further = [word for each in contender.settings for word in ("--set", each)]
     agentrl(folder, *words, *begin, *sets(COMMON), *further)
     return read_curve(contender, env, seed, folder)
@@ -133,8 +148,8 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(options.jobs) as pool:
         curves = list(pool.map(lambda job: train(*job, options, begin[job[1]]), work))
-    budget = options.steps * TASKS * SIZE
-    write_report(curves, budget, options.report)
+    budgets = {env: steps(env, options) * TASKS * SIZE for env in options.envs}
+    write_report(curves, budgets, options.report)
 
 
 if __name__ == "__main__":

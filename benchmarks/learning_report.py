@@ -1,7 +1,7 @@
 """The table and the curves of `learning.py`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,41 +9,42 @@ from typing import Any
 MARKS = "<!-- learning: begin -->", "<!-- learning: end -->"
 
 
-def write_report(curves: Sequence[Any], budget: int, page: Path | None) -> None:
-    """Print the table, and put table and plot into `page`, between its marks."""
-    names = dict.fromkeys(curve.contender.table for curve in curves)
-    of_table = {name: [curve for curve in curves if curve.contender.table == name] for name in names}
-    table = "\n\n".join(make_table(found, budget) for found in of_table.values())
-    print(f"\n{table}")
+def write_report(curves: Sequence[Any], budgets: Mapping[str, int], page: Path | None) -> None:
+    """Print a table for each env, and put tables and plots into `page`, between its marks.
+
+    Success is read after `budgets[env]` trajectories.
+    """
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for curve in curves:
+        groups.setdefault((curve.contender.table, curve.env), []).append(curve)
+    parts = []
+    for (table, env), found in groups.items():
+        parts.append(make_table(env, found, budgets[env]))
+        print(f"\n{parts[-1]}")
+        if page is not None and table == "algorithms":
+            image = draw(env, found, budgets[env], page)
+            parts.append(f"![success on {env}]({image.name})")
     if page is None:
         return
-    plotted = of_table.get("algorithms", [])
-    images = [draw(env, plotted, budget, page) for env in dict.fromkeys(curve.env for curve in plotted)]
-    pictures = "\n".join(f"![{image.stem}]({image.name})" for image in images)
     text, (begin, end) = page.read_text(), MARKS
-    body = f"{begin}\n{table}\n\n{pictures}\n{end}"
+    body = "\n\n".join([begin, *parts, end])
     page.write_text(re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: body, text, flags=re.DOTALL))
 
 
-def make_table(curves: Sequence[Any], budget: int) -> str:
-    """Return the table in Markdown: mean and range of success over seeds, and the mean over the curve."""
-    envs = list(dict.fromkeys(curve.env for curve in curves))
-    heads = [f"{env}: after {budget:,} trajectories | on the way" for env in envs]
-    lines = ["| name | credit | loss | paper | " + " | ".join(heads) + " |"]
-    lines.append("|" + "---|" * (4 + 2 * len(envs)))
+def make_table(env: str, curves: Sequence[Any], budget: int) -> str:
+    """Return an env's table in Markdown: success over seeds at the end, and its mean on the way."""
+    heads = f"{env}: success after {budget:,} trajectories | on the way"
+    lines = [f"| name | credit | loss | paper | {heads} |", "|" + "---|" * 6]
     for contender in dict.fromkeys(curve.contender for curve in curves):
-        cells = [cell(curves, contender, env, budget) for env in envs]
         paper = f"[{contender.paper}](https://arxiv.org/abs/{contender.paper})" if contender.paper else ""
-        words = [contender.name, contender.credit, contender.loss, paper, *cells]
+        words = [contender.name, contender.credit, contender.loss, paper, cell(curves, contender, budget)]
         lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines)
 
 
-def cell(curves: Sequence[Any], contender: Any, env: str, budget: int) -> str:
+def cell(curves: Sequence[Any], contender: Any, budget: int) -> str:
     """Return the success at the end, its range over seeds, and the mean success on the way."""
-    mine = [curve for curve in curves if curve.contender == contender and curve.env == env]
-    if not mine:
-        return "| "
+    mine = [curve for curve in curves if curve.contender == contender]
     ends = [curve.at(budget) for curve in mine]
     way = fmean(on_the_way(curve, budget) for curve in mine)
     return f"**{fmean(ends):.1%}** ({min(ends):.1%} to {max(ends):.1%}) | {way:.1%}"
@@ -64,10 +65,9 @@ def draw(env: str, curves: Sequence[Any], budget: int, page: Path) -> Path:
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
     colours = pyplot.get_cmap("tab20").colors
-    mine = [curve for curve in curves if curve.env == env]
-    contenders = list(dict.fromkeys(curve.contender for curve in mine))
+    contenders = list(dict.fromkeys(curve.contender for curve in curves))
     for place, contender in enumerate(contenders):
-        of_it = [curve for curve in mine if curve.contender == contender]
+        of_it = [curve for curve in curves if curve.contender == contender]
         xs = [round(budget * k / 20) for k in range(21)]
         ys = [[curve.at(x) for curve in of_it] for x in xs]
         colour = colours[place % len(colours)]
