@@ -3,7 +3,7 @@
 from agentrl.conversation import Conversation
 from agentrl.errors import AgentRLError, PluginError, UsageError
 from agentrl.hookspecs import hookimpl
-from agentrl.hosting.elsewhere import Environment, RemoteEnv, SetupStep
+from agentrl.hosting.elsewhere import Environment, RemoteEnv, Sandbox, SetupStep
 from agentrl.interfaces import (
     Agent,
     Aggregation,
@@ -67,6 +67,7 @@ __all__ = [
     "RemoteEnv",
     "Reward",
     "Sampling",
+    "Sandbox",
     "Segment",
     "SetupStep",
     "Span",

@@ -57,7 +57,7 @@ class Obedient(Env):
         return Observation(repr([os.environ.get(name) for name in names]))
 
     def do_fine(self):
-        return Observation("fine", done=True)
+        return Observation("fine", done=True, action_key="be fine")
 
     def do_long(self):
         return Observation("\\U0001f40d\\ud800" * 200_000)
@@ -190,7 +190,7 @@ def test_an_episode_in_a_worker_is_the_episode_that_it_would_be_here() -> None:
 
     first, last, outcome = in_worker(play, greeting="good day")
     assert first == Observation("good day world 5", state_key="start")
-    assert last == Observation("fine", done=True)
+    assert last == Observation("fine", done=True, action_key="be fine")
     assert outcome == Outcome(True, "1", ("a", "b"), ("c",), (), {"length": 2.0})
 
 

@@ -84,7 +84,7 @@ def do_draw():
 
 
 def do_fine():
-    return {"text": "fine", "done": True}
+    return {"text": "fine", "done": True, "action_key": "be fine"}
 
 
 def do_who():
@@ -311,7 +311,7 @@ def test_an_episode_plays_in_another_python(folder: Path) -> None:
 
     first, last, outcome = play(body, folder=str(folder))
     assert first == Observation("hello world 5", state_key="start")
-    assert last == Observation("fine", done=True)
+    assert last == Observation("fine", done=True, action_key="be fine")
     assert outcome == Outcome(True, "1", (), ("a",), (), {"length": 2.0})
     assert list(folder.glob("closed-*")), "the world is closed when its episode is over"
 

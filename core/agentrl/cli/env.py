@@ -22,15 +22,19 @@ commands = typer.Typer(
 Name = Annotated[str, typer.Argument(help="The env's name.")]
 
 
-@commands.command()
+@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def setup(
+    context: typer.Context,
     name: Name,
     force: Annotated[bool, typer.Option("--force", help="Begin anew, whatever is there.")] = False,
     debug: arguments.Debug = False,
 ) -> None:
-    """Build the env's virtual environment, or what is missing of it."""
+    """Build the env's virtual environment, or what is missing of it.
+
+    An env may have options of its own, to do more: `agentrl env status NAME` shows them.
+    """
     try:
-        _reporting(lambda console: _set_up(console, name, force=force), debug=debug)
+        _reporting(lambda console: _set_up(console, name, context.args, force=force), debug=debug)
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with: agentrl env setup {name}", err=True)
         raise SystemExit(INTERRUPTED) from None
@@ -46,9 +50,13 @@ def status(
 
 
 @commands.command()
-def remove(name: Name, debug: arguments.Debug = False) -> None:
-    """Delete the env's virtual environment with its files."""
-    _reporting(lambda console: _remove(console, name), debug=debug)
+def remove(
+    name: Name,
+    older: Annotated[bool, typer.Option("--older", help="Only those of older versions of the env.")] = False,
+    debug: arguments.Debug = False,
+) -> None:
+    """Delete the env's virtual environments with their files, those of older versions included."""
+    _reporting(lambda console: _remove(console, name, older=older), debug=debug)
 
 
 def prepare_environment(name: str, display: "Display", *, setup: bool) -> None:
@@ -100,12 +108,17 @@ def _site(name: str) -> "Site":
     return site_of(env, name)
 
 
-def _set_up(console: "Console", name: str, *, force: bool) -> None:
+def _set_up(console: "Console", name: str, more: list[str], *, force: bool) -> None:
+    from agentrl.cli.setup_options import read_options
     from agentrl.hosting.elsewhere import set_up
 
+    if name.startswith("-"):
+        raise UsageError(f"name the env first: agentrl env setup NAME {name}")
     site = _site(name)
-    if site.ready and not force:
+    options = read_options(site, more)
+    if site.ready and not force and not options:
         console.print(f"the environment of {name} is set up in {site.folder}", soft_wrap=True, markup=False)
+        _warn_of_sandbox(console, site)
         return
     with console.status("") as shown:
         each = _each_step(lambda text: console.print(text, soft_wrap=True, markup=False))
@@ -116,10 +129,22 @@ def _set_up(console: "Console", name: str, *, force: bool) -> None:
 
             shown.update(escape(line[: console.width - 4]))
 
-        set_up(site, force=force, report=tell)
+        set_up(site, options=options, force=force, report=tell)
     console.print(
         f"set up in {site.folder}; play it with: agentrl run --env {name}", soft_wrap=True, markup=False
     )
+    _warn_of_sandbox(console, site)
+
+
+def _warn_of_sandbox(console: "Console", site: "Site") -> None:
+    """Say now what a run would refuse to start for."""
+    from agentrl.hosting.elsewhere.sandbox import check
+
+    if site.environment.sandbox is not None:
+        try:
+            check(site, site.environment.sandbox)
+        except UsageError as error:
+            console.print(f"but {error}", soft_wrap=True, markup=False)
 
 
 def _each_step(tell: "Callable[[str], None]") -> "Callable[[int, int, str, str], None]":
@@ -139,12 +164,23 @@ def _show(console: "Console", name: str | None) -> None:
 
     where = Column("where", overflow="fold")
     table = Table("env", "state", "size", where, "what to do", box=box.SIMPLE)
-    for row in [_row(_site(name))] if name else _rows():
+    for row in _rows_of(_site(name)) if name else _rows():
         table.add_row(*map(escape, row))
     if table.row_count:
         console.print(table)
     else:
         console.print("no installed env needs a virtual environment of its own")
+    if name:
+        _show_options(console, _site(name))
+
+
+def _show_options(console: "Console", site: "Site") -> None:
+    from agentrl.cli.setup_options import describe_option
+
+    for step in site.options.values():
+        done = " (done)" if step.title in site.done else ""
+        said = f"agentrl env setup {site.name} {describe_option(step)}{done}"
+        console.print(said, soft_wrap=True, markup=False)
 
 
 def _rows() -> "Iterator[tuple[str, ...]]":
@@ -155,9 +191,18 @@ def _rows() -> "Iterator[tuple[str, ...]]":
         try:
             env = _remote(name)
             if env is not None:
-                yield _row(site_of(env, name))
+                yield from _rows_of(site_of(env, name))
         except AgentRLError as error:
             yield name, "broken", "", "", str(error)
+
+
+def _rows_of(site: "Site") -> "Iterator[tuple[str, ...]]":
+    from agentrl.hosting.elsewhere import others_of, size_of
+
+    yield _row(site)
+    for other in others_of(site):
+        size = f"{size_of(other) / 1e6:.0f} MB"
+        yield site.name, "older version", size, str(other.folder), f"agentrl env remove {site.name} --older"
 
 
 def _row(site: "Site") -> tuple[str, ...]:
@@ -172,10 +217,12 @@ def _row(site: "Site") -> tuple[str, ...]:
     return site.name, "missing", "", str(site.folder), command
 
 
-def _remove(console: "Console", name: str) -> None:
+def _remove(console: "Console", name: str, *, older: bool) -> None:
+    from agentrl.hosting.elsewhere import others_of
     from agentrl.hosting.elsewhere import remove as delete
 
     site = _site(name)
-    freed = delete(site)
-    said = f"removed {site.folder} ({freed / 1e6:.0f} MB)" if freed else f"there is nothing in {site.folder}"
-    console.print(said, soft_wrap=True, markup=False)
+    sizes = {each.folder: delete(each) for each in [*([] if older else [site]), *others_of(site)]}
+    removed = [f"removed {folder} ({size / 1e6:.0f} MB)" for folder, size in sizes.items() if size]
+    nothing = "there is none of an older version" if older else f"there is nothing in {site.folder}"
+    console.print("\n".join(removed) or nothing, soft_wrap=True, markup=False)

@@ -11,6 +11,7 @@ from agentrl.errors import AgentRLError
 from agentrl.types import Action, Observation, Outcome, Task
 
 Json = dict[str, Any]
+_OBSERVATION = ("text", "done", "state_key", "action_key")
 
 
 class Nonsense(AgentRLError):
@@ -30,6 +31,7 @@ def check_observation(value: object, origin: str) -> Observation:
     _expect(value.text, str, "Observation.text", origin)
     _expect(value.done, bool, "Observation.done", origin)
     _expect_optional_text(value.state_key, "Observation.state_key", origin)
+    _expect_optional_text(value.action_key, "Observation.action_key", origin)
     return value
 
 
@@ -90,7 +92,7 @@ def action_from_json(json: Json) -> Action:
 
 def observation_to_json(observation: Observation) -> Json:
     """Return a checked observation as JSON."""
-    return {"text": observation.text, "done": observation.done, "state_key": observation.state_key}
+    return {name: getattr(observation, name) for name in _OBSERVATION}
 
 
 def observation_from_json(json: object, origin: str) -> Observation:
@@ -99,7 +101,7 @@ def observation_from_json(json: object, origin: str) -> Observation:
     Raises:
         Nonsense: there is none.
     """
-    fields = _fields(json, ("text", "done", "state_key"), origin)
+    fields = _fields(json, _OBSERVATION, origin)
     return check_observation(Observation(**fields), origin)
 
 

@@ -46,7 +46,10 @@ def unpack(body: bytes) -> Message:
     Raises:
         ValueError: this is no message.
     """
-    message = json.loads(body)
+    try:
+        message = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("a message is nested too deeply") from error
     if not isinstance(message, dict):
         raise ValueError("a message is a JSON object, not a " + type(message).__name__)
     return message

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from agentrl.errors import AgentRLError
 from agentrl.files import write_json, writing
-from agentrl.hosting.elsewhere.site import REQUIREMENTS, VENV, Site, size_of
+from agentrl.hosting.elsewhere.site import NOTE, REQUIREMENTS, VENV, Site, size_of
 
 # Told the step's number, how many there are, its title, and the last line of its output.
 Report = Callable[[int, int, str, str], None]
@@ -25,8 +26,20 @@ def _silent(number: int, total: int, title: str, line: str) -> None:
     """Tell nobody."""
 
 
-def set_up(site: Site, *, force: bool = False, report: Report = _silent) -> None:
-    """Build the environment, or what is missing of it; `force` begins anew.
+def set_up(
+    site: Site,
+    *,
+    options: Mapping[str, str] = MappingProxyType({}),
+    force: bool = False,
+    report: Report = _silent,
+) -> None:
+    """Build the environment, or what is missing of it, and then do what is asked for by options.
+
+    Args:
+        site: where it is, and what it is made of.
+        options: of the env's own steps, such as `{"--data": ""}`, with their values.
+        force: begin anew.
+        report: is told of every step and every line of its output.
 
     Raises:
         AgentRLError: a step failed, another process is at work, or the disk is full; the message says where
@@ -35,15 +48,21 @@ def set_up(site: Site, *, force: bool = False, report: Report = _silent) -> None
     with _locked(site) as lock:
         if force or not site.python.exists():
             _forget(site)
-        titles = site.titles
-        for number, title in enumerate(titles):
+        write_json(site.folder / NOTE, site.note, "whose environment it is")
+        titles = [*site.titles, *(site.options[option].title for option in options)]
+        for number, title in enumerate(site.titles):
             if site.done[: number + 1] == titles[: number + 1]:
                 continue
-            report(number + 1, len(titles), title, "")
+            tell = partial(report, number + 1, len(titles))
+            tell(title, "")
             if title == REQUIREMENTS:
-                _renew_interrupted(site, number, report, lock)
-            _run(site, number, _command(site, number), report, lock)
+                _renew_interrupted(site, tell, lock)
+            _build(site, number, tell, lock)
             write_json(site.folder / "done.json", titles[: number + 1], "what is set up")
+        for number, (option, value) in enumerate(options.items(), start=len(site.titles)):
+            tell = partial(report, number + 1, len(titles))
+            tell(titles[number], "")
+            _do_as_asked(site, option, value, tell, lock)
 
 
 def remove(site: Site) -> int:
@@ -67,12 +86,12 @@ def _forget(site: Site) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _renew_interrupted(site: Site, number: int, report: Report, lock: int) -> None:
+def _renew_interrupted(site: Site, tell: Callable[[str, str], None], lock: int) -> None:
     """Make the virtual environment again if pip was interrupted in it: nobody knows what it has left."""
     mark = site.folder / "installing"
     if mark.exists():
-        report(number + 1, len(site.titles), f"{VENV} again, for pip was interrupted", "")
-        _run(site, number, _command(site, 0), report, lock)
+        tell(f"{VENV} again, for pip was interrupted", "")
+        _build(site, 0, tell, lock)
     mark.touch()
 
 
@@ -84,28 +103,49 @@ def _command(site: Site, number: int) -> list[str]:
         wanted = site.environment.requirements
         pip = [str(site.python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
         return [*pip, *map(site.fill, wanted)] if wanted else [str(site.python), "--version"]
-    return [str(site.python), *map(site.fill, site.environment.steps[number - 2].arguments)]
+    return [str(site.python), *map(site.fill, site.steps[number - 2].arguments)]
 
 
-def _run(site: Site, number: int, command: Sequence[str], report: Report, lock: int) -> None:
-    """Run a step, with its output in the log."""
+def _build(site: Site, number: int, tell: Callable[[str, str], None], lock: int) -> None:
+    """Do a step that the environment cannot do without."""
     title = site.titles[number]
-    with writing(site.log, "the log"):
-        site.files.mkdir(parents=True, exist_ok=True)
-        log = site.log.open("a", encoding="utf-8")
-    with log:
-        print(f"# {title}: {' '.join(command)}", file=log, flush=True)
-        try:
-            tell = partial(report, number + 1, len(site.titles), title)
-            code, lines = _output(command, site, log, tell, lock)
-        except OSError as error:
-            code, lines = 127, [str(error)]
+    code, lines = _run(site, title, _command(site, number), partial(tell, title), lock)
     if code:
         raise AgentRLError(
             f"the environment of the env {site.name!r} could not be set up: the step {title!r} failed with "
             f"exit code {code}; once its cause is gone, `agentrl env setup {site.name}` goes on from there; "
             f"the log is {site.log}, and ends with:\n" + "\n".join(lines)
         )
+
+
+def _do_as_asked(site: Site, option: str, value: str, tell: Callable[[str, str], None], lock: int) -> None:
+    """Do a step that was asked for; if it fails, the env can be played without it."""
+    step = site.options[option]
+    arguments = [site.fill(argument).replace("{value}", value) for argument in step.arguments]
+    code, lines = _run(site, step.title, [str(site.python), *arguments], partial(tell, step.title), lock)
+    if code:
+        last = lines[-1] if lines else "it said nothing"
+        raise AgentRLError(
+            f"the step {step.title!r} failed with exit code {code}: {last}; "
+            f"the env {site.name!r} can be played without it; the log is {site.log}"
+        )
+    if step.title not in site.done:
+        write_json(site.folder / "done.json", [*site.done, step.title], "what is set up")
+
+
+def _run(
+    site: Site, title: str, command: Sequence[str], tell: Callable[[str], None], lock: int
+) -> tuple[int, list[str]]:
+    """Run a step, with its output in the log; return its exit code and its last lines."""
+    with writing(site.log, "the log"):
+        site.files.mkdir(parents=True, exist_ok=True)
+        log = site.log.open("a", encoding="utf-8")
+    with log:
+        print(f"# {title}: {' '.join(command)}", file=log, flush=True)
+        try:
+            return _output(command, site, log, tell, lock)
+        except OSError as error:
+            return 127, [str(error)]
 
 
 def _output(

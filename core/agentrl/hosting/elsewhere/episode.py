@@ -26,6 +26,7 @@ class EpisodeProcess:
         self._errors: asyncio.BaseTransport | None = None
         self._stderr = Tail()
         self._killed = False
+        self._said_bytes = 0
 
     @property
     def alive(self) -> bool:
@@ -73,8 +74,9 @@ class EpisodeProcess:
             raise WorkerDied(f"its process is gone: it {await self.bury()}")
         try:
             self._writer.write(request)
-            header = await self._reader.readexactly(frames.HEADER_BYTES)
-            return frames.unpack(await self._reader.readexactly(frames.body_length(header)))
+            length = frames.body_length(await self._reader.readexactly(frames.HEADER_BYTES))
+            self._count(length)
+            return frames.unpack(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise WorkerDied(f"its process {await self.bury(patience=1.0)}") from error
         except ValueError as error:
@@ -83,6 +85,17 @@ class EpisodeProcess:
         except BaseException:
             self.kill()
             raise
+
+    def _count(self, length: int) -> None:
+        """Keep an episode from filling our memory.
+
+        Raises:
+            ValueError: it says too much.
+        """
+        self._said_bytes += length
+        most = self._zygote.preload.most_bytes
+        if self._said_bytes > most:
+            raise ValueError(f"it sends {self._said_bytes} bytes; its environment's said_mb allows {most}")
 
     async def stop(self, patience: float) -> None:
         """Let the process end by itself within `patience` seconds, then kill what is left."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentrl.errors import AgentRLError
 from agentrl.hosting import codec
-from agentrl.hosting.elsewhere.declaration import Environment
+from agentrl.hosting.elsewhere import sandbox
+from agentrl.hosting.elsewhere.declaration import Environment, Sandbox
 from agentrl.hosting.elsewhere.episode import EpisodeProcess
 from agentrl.hosting.elsewhere.site import Site, site_of
 from agentrl.hosting.elsewhere.zygote import Preload, Zygote
@@ -48,6 +49,11 @@ class RemoteEnv(Env):
     _player: Env | None = None
 
     @property
+    def sandbox(self) -> Sandbox | None:
+        """Return the walls around the world, None if there are none or the option `sandbox` says so."""
+        return self.environment.sandbox if getattr(self.config, "sandbox", True) else None
+
+    @property
     def site(self) -> Site:
         """Return where the environment is; its `files` is the folder that the set-up's steps fill."""
         return site_of(type(self))
@@ -58,7 +64,7 @@ class RemoteEnv(Env):
         return config
 
     def command(self, command: Sequence[str]) -> Sequence[str]:
-        """Return what runs the worlds, given what would; a sandbox may be put around it.
+        """Return what runs the worlds, given what would, its sandbox included; more may be put around it.
 
         It is spoken to over standard input, and with files that are sent along there.
         """
@@ -161,17 +167,25 @@ def preload_of(env: RemoteEnv, site: Site, file: str) -> Preload:
     """Return how to run the world or the judge of an env whose environment is set up."""
     environment = env.environment
     command = [str(site.python), "-u", str(WORKER)]
+    world = str(site.package / file)
+    playing = file == environment.worker
+    walls = env.sandbox if playing else None
+    if walls is not None:
+        command = sandbox.walled(command, site, walls, [WORKER, sandbox.ENCLOSURE, Path(world)])
+    variables = site.variables() if walls is None else sandbox.variables_of(site)
     return Preload(
         title=f"env {site.name!r}",
-        command=env.command(command) if file == environment.worker else command,
+        command=env.command(command) if playing else command,
         # The same episode in every worker, also where a world walks over a set; one thread for each of many.
-        variables={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", **site.variables()},
+        variables={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", **variables},
         folder=site.files,
         order={
-            "worker": str(site.package / file),
+            "worker": world,
             "config": dict(env.worker_config()),
             "memory_mb": environment.memory_mb,
             "episode_seconds": environment.episode_seconds,
+            "enclosure": None if walls is None else sandbox.rule_of(walls, site),
         },
+        most_bytes=environment.said_mb << 20,
         seconds=environment.preload_seconds,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from agentrl.hosting.elsewhere import sandbox
 from agentrl.hosting.elsewhere.remote_env import EpisodeEnv, RemoteEnv, preload_of
 from agentrl.hosting.elsewhere.site import site_of
 from agentrl.hosting.elsewhere.zygote import Preload, Zygote
@@ -10,6 +11,7 @@ from agentrl.hosting.pool import EnvPool
 from agentrl.interfaces import Env
 
 _log = logging.getLogger(__name__)
+_UNGUARDED = "the env %r plays without its sandbox: what a model writes runs as you, and can see every answer"
 
 
 class Keeper:
@@ -63,11 +65,16 @@ class RemotePool(EnvPool):
             close_seconds: how long the world's `close` may take before its process is killed.
 
         Raises:
-            UsageError: the environment is not set up; the message has the command.
+            UsageError: the environment is not set up, or its sandbox cannot be made here; the message has the
+                remedy.
         """
         environment = env.environment
         super().__init__(environment.episodes if size is None else size)
         site = site_of(type(env), name).require()
+        if env.sandbox is not None:
+            sandbox.check(site, env.sandbox)
+        elif environment.sandbox is not None:
+            _log.warning(_UNGUARDED, site.name)
         self._name = site.name
         self._config = dict(env.worker_config())
         self._close_seconds = close_seconds

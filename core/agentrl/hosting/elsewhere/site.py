@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,13 @@ from packaging.specifiers import SpecifierSet
 
 from agentrl.discovery import list_plugins
 from agentrl.errors import UsageError
-from agentrl.hosting.elsewhere.declaration import Environment
+from agentrl.hosting.elsewhere.declaration import Environment, SetupStep
+from agentrl.hosting.elsewhere.sources import hash_sources, mentions_package
 
 if TYPE_CHECKING:
     from agentrl.hosting.elsewhere.remote_env import RemoteEnv
 
+NOTE = "env.json"
 VENV, REQUIREMENTS = "create the virtual environment", "install the requirements"
 _CANDIDATES = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
 
@@ -39,6 +41,7 @@ class Site:
         package: the folder of the plugin's code.
         folder: holds the virtual environment, its files, its log and the note of what is done.
         base: the interpreter that it is made with.
+        target: the env's class, as "module:Class".
     """
 
     name: str
@@ -46,6 +49,7 @@ class Site:
     package: Path
     folder: Path
     base: Path
+    target: str
 
     @property
     def python(self) -> Path:
@@ -65,11 +69,21 @@ class Site:
     @property
     def titles(self) -> list[str]:
         """Return what has to be done, in order."""
-        return [VENV, REQUIREMENTS, *(step.title for step in self.environment.steps)]
+        return [VENV, REQUIREMENTS, *(step.title for step in self.steps)]
+
+    @property
+    def steps(self) -> list[SetupStep]:
+        """Return the steps that are always done."""
+        return [step for step in self.environment.steps if step.option is None]
+
+    @property
+    def options(self) -> dict[str, SetupStep]:
+        """Return the steps that are done when they are asked for, by option."""
+        return {step.option: step for step in self.environment.steps if step.option is not None}
 
     @property
     def done(self) -> list[str]:
-        """Return what is done."""
+        """Return what is done: of the titles, and behind them of the steps that were asked for."""
         try:
             return list(json.loads((self.folder / "done.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
@@ -78,7 +92,12 @@ class Site:
     @property
     def ready(self) -> bool:
         """Return whether an env can play here."""
-        return self.done == self.titles and self.python.exists()
+        return self.done[: len(self.titles)] == self.titles and self.python.exists()
+
+    @property
+    def note(self) -> dict[str, str]:
+        """Return what is noted in the folder, to tell whose it is."""
+        return {"env": self.target, "package": str(self.package)}
 
     def fill(self, text: str) -> str:
         """Return `text` with the folders that it names by "{package}" and "{files}"."""
@@ -88,8 +107,12 @@ class Site:
         """Return the environment variables of what runs over there: none that lead Python elsewhere."""
         ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
         kept = {name: value for name, value in os.environ.items() if name not in ours}
+        return {**kept, **self.declared_variables()}
+
+    def declared_variables(self) -> dict[str, str]:
+        """Return those of them that are the same whoever runs it."""
         filled = {name: self.fill(value) for name, value in self.environment.variables.items()}
-        return {**kept, "PYTHONNOUSERSITE": "1", **filled}
+        return {"PYTHONNOUSERSITE": "1", **filled}
 
     def require(self) -> "Site":
         """Return this site if it is ready.
@@ -117,14 +140,33 @@ def site_of(env: "type[RemoteEnv]", name: str | None = None) -> Site:
     package = _folder_of(env)
     made_of = {
         "requirements": environment.requirements,
-        "steps": [asdict(step) for step in environment.steps],
+        "steps": [(step.title, step.arguments) for step in environment.steps if step.option is None],
+        "sources": hash_sources(environment, package),
         "variables": dict(environment.variables),
         "python": version,
-        "package": str(package) if _mentions(environment) else "",
+        "package": str(package) if mentions_package(environment) else "",
     }
     key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_folder() / f"{env.__module__.partition('.')[0]}-{key}"
-    return Site(name, environment, package, folder, Path(base))
+    return Site(name, environment, package, folder, Path(base), f"{env.__module__}:{env.__qualname__}")
+
+
+def others_of(site: Site) -> list[Site]:
+    """Return the places of an env's environment from when it was made of something else."""
+    prefix = site.folder.name.rpartition("-")[0]
+    found = sorted(site.folder.parent.glob(f"{prefix}-*"))
+    return [replace(site, folder=folder) for folder in found if _is_other(site, folder)]
+
+
+def _is_other(site: Site, folder: Path) -> bool:
+    """Return whether a folder is of an older version of the same plugin, and not of its copy elsewhere."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        mine = note["env"] == site.target
+        package = Path(note["package"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return folder != site.folder and mine and (package == site.package or not package.exists())
 
 
 def cache_folder() -> Path:
@@ -140,12 +182,6 @@ def size_of(site: Site) -> int:
 
 def _folder_of(env: type) -> Path:
     return Path(inspect.getfile(env)).resolve().parent
-
-
-def _mentions(environment: Environment) -> bool:
-    """Return whether the set-up uses files of the plugin, so that its place belongs to the key."""
-    arguments = [argument for step in environment.steps for argument in step.arguments]
-    return any("{package}" in text for text in (*arguments, *environment.variables.values()))
 
 
 def _name_of(env: type) -> str:

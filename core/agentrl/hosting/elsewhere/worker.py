@@ -1,4 +1,4 @@
-"""The other side of an env that plays in another virtual environment: one file, standard library only.
+"""The other side of an env that plays in another virtual environment: standard library only.
 
 Runs on any Python from 3.9 on, without agentrl. It imports the plugin's worker module, has it `preload`, and
 then forks one process for each episode, which plays in a session of its own; so an episode starts at once,
@@ -30,6 +30,8 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, Dict, List, Optional, Set, Tuple  # noqa: UP035 - valid on Python 3.9
 
+from enclosure import Enclosure  # type: ignore[import-not-found]  # beside this file
+
 Message = Dict[str, Any]  # noqa: UP006
 
 _HEADER = struct.Struct(">I")
@@ -37,10 +39,12 @@ _LIMIT_BYTES = 256 * 1024 * 1024
 _FINISH_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_OBSERVATION: Message = {"done": False, "state_key": None}
+_OBSERVATION: Message = {"done": False, "state_key": None, "action_key": None}
 _OUTCOME: Message = {"answer": None, "references": (), "passed": (), "failed": (), "metrics": {}}
 
-_now = time.monotonic  # kept from plugins that freeze the clock
+# Kept from plugins that freeze the clock, and from code that patches what ends a process.
+_now = time.monotonic
+_exit = os._exit
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -90,6 +94,7 @@ class Zygote:
         self.numbers: Dict[int, int] = {}  # noqa: UP006 - by process
         self.deadlines: Dict[int, float] = {}  # noqa: UP006 - by process
         self.overdue: Set[int] = set()  # noqa: UP006
+        self.enclosure = Enclosure(order["enclosure"]) if order["enclosure"] else None
         self.session = os.getsid(0)
         self.preloaded = set(_children())
         self.awake, self.alarm = os.pipe()
@@ -159,7 +164,7 @@ class Zygote:
     def _fork(self, number: int, channel: int, errors: int) -> None:
         parent = os.getpid()
         sys.stdout.flush()
-        pid = os.fork()
+        pid = self.enclosure.fork() if self.enclosure else os.fork()
         if pid == 0:
             try:
                 self._become(parent, channel, errors)
@@ -167,7 +172,7 @@ class Zygote:
             except BaseException:
                 traceback.print_exc()
             finally:
-                os._exit(1)
+                _exit(1)
         os.close(channel)
         os.close(errors)
         self.numbers[pid] = number
@@ -178,7 +183,8 @@ class Zygote:
     def _become(self, parent: int, channel: int, errors: int) -> None:
         """Make this new process an episode's: nothing but the preloaded modules is shared with others."""
         os.setsid()
-        _die_with(parent, signal.SIGKILL)
+        # The parent of the first process in a namespace has no number there.
+        _die_with(0 if self.enclosure else parent, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -193,6 +199,8 @@ class Zygote:
         if self.order["memory_mb"] is not None:
             limit = self.order["memory_mb"] * 1024 * 1024
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if self.enclosure:
+            self.enclosure.enter()
 
     def _reap(self) -> None:
         while True:
@@ -250,7 +258,7 @@ class Episode:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
-        os._exit(code & 255)
+        _exit(code & 255)
 
     def answer(self, request: Message) -> Message:
         """Return the reply to a request, whatever the world does."""
@@ -367,7 +375,7 @@ def _die_with(parent: int, number: int) -> None:
     """Have the kernel end this process with its parent, which may have ended already."""
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
-        os._exit(1)
+        _exit(1)
 
 
 def _kill(pid: int) -> None:

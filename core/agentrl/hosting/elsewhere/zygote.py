@@ -51,6 +51,7 @@ class Preload:
         variables: its environment variables.
         folder: it works in.
         order: what it is told first.
+        most_bytes: that each episode may send, all in all.
         seconds: how long it may take until it is ready.
     """
 
@@ -59,6 +60,7 @@ class Preload:
     variables: Mapping[str, str]
     folder: Path
     order: Mapping[str, Any]
+    most_bytes: int
     seconds: float = 120.0
 
 
