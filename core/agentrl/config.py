@@ -111,6 +111,7 @@ class RunConfig(_Section):
     curriculum: PluginChoice = Choice(name="uniform")
     hooks: dict[str, Options] = Field(default={}, description="options of hook plugins, by name")
     seed: int = Field(default=0, ge=0, description="all randomness of the run derives from it")
+    train_split: str = Field(default="train", description="the env's split that is trained on")
     steps: int = Field(default=100, ge=0, description="updates")
     tasks_per_step: int = Field(default=16, ge=1, description="tasks that are played for an update")
     group_size: int = Field(default=8, ge=1, description="trajectories a task in an update")

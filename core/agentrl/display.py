@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ROWS = 10
 _WIDEST = 120
 # What is shown of an evaluation while the run goes on.
-_MEASURES = ("reward", "success")
+_MEASURES = ("reward", "success", "scenario_success")
 
 
 class Display:

@@ -7,6 +7,7 @@ wrong with the run itself (a prompt that can never fit, a dead engine) is raised
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from agentrl.config import SimulatorConfig
@@ -92,6 +93,7 @@ class Episode:
             self._listener.agent_acted(self.trajectory.task, self._add(observation, action))
             step = env.step(action)
             observation = await self._call("env.step", step, self._limits.step_timeout, check_observation)
+            self._name_action(observation.action_key)
             if observation.done:
                 break
         else:
@@ -111,6 +113,12 @@ class Episode:
         turn = Turn(observation, action)
         self.trajectory.turns.append(turn)
         return turn
+
+    def _name_action(self, key: str | None) -> None:
+        """Give the last action the key that the env has for it, if it has one."""
+        if key is not None:
+            turn = self.trajectory.turns[-1]
+            self.trajectory.turns[-1] = replace(turn, action=replace(turn.action, key=key))
 
     async def _call(self, what: str, awaitable: Awaitable[T], limit: float, check: Check[T]) -> T:
         """Return what the env or agent answers, if it does so in time and with the right type."""

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from random import Random
+from math import prod
+from statistics import fmean
 from typing import Any
 
 from agentrl.config import EvaluationConfig
-from agentrl.errors import AgentRLError, UsageError
+from agentrl.errors import AgentRLError
 from agentrl.judging import WeightedReward, judge
+from agentrl.panel import Panel, scenario_of
 from agentrl.seeds import derive
 from agentrl.simulator import Simulator
 from agentrl.statistics import Estimate, estimate, pass_at_k, pass_hat_k
@@ -45,23 +47,9 @@ class Evaluation:
         return {f"eval/{name}": value.mean for name, value in self.metrics.items()}
 
 
-def panel(tasks: Sequence[Task], count: int, seed: int, split: str) -> list[Task]:
-    """Return up to `count` tasks of a split, drawn by `seed`, in the split's order.
-
-    Raises:
-        UsageError: the split is empty.
-    """
-    if not len(tasks):
-        raise UsageError(f"the split {split!r} has no tasks; choose another or add tasks to it")
-    if count >= len(tasks):
-        return list(tasks)
-    chosen = Random(derive(seed, "panel", split)).sample(range(len(tasks)), count)
-    return [tasks[index] for index in sorted(chosen)]
-
-
 async def evaluate(
     simulator: Simulator,
-    tasks: Sequence[Task],
+    panel: Panel,
     settings: EvaluationConfig,
     rewards: Sequence[WeightedReward],
     progress: Callable[[int, int], None],
@@ -75,7 +63,7 @@ async def evaluate(
         AgentRLError: every episode failed.
     """
     groups = await simulator.play(
-        tasks,
+        panel.tasks,
         settings.repeats,
         seed=derive(settings.seed, "evaluate"),
         temperature=settings.temperature,
@@ -83,7 +71,7 @@ async def evaluate(
     )
     await judge(groups, rewards)
     refuse_if_all_failed(groups)
-    return summarize(groups, settings.split), groups
+    return summarize(groups, panel.split, whole_scenarios=panel.whole_scenarios), groups
 
 
 def refuse_if_all_failed(groups: Sequence[Group]) -> None:
@@ -98,16 +86,27 @@ def refuse_if_all_failed(groups: Sequence[Group]) -> None:
         raise AgentRLError(f"all {len(trajectories)} episodes failed, {times} of them with: {cause}")
 
 
-def summarize(groups: Sequence[Group], split: str) -> Evaluation:
-    """Return the estimates of all metrics of played and judged groups."""
+def summarize(groups: Sequence[Group], split: str, *, whole_scenarios: bool = False) -> Evaluation:
+    """Return the estimates of all metrics of played and judged groups.
+
+    `success/difficulty_N` is there where tasks differ in difficulty; `scenario_success`, the chance that all
+    tasks of a scenario succeed, where the groups hold `whole_scenarios`.
+    """
     played = [[t for t in group.trajectories if not t.failed] for group in groups]
     total = sum(len(group.trajectories) for group in groups)
     measured = {
         name: estimate(values, proportion=_is_proportion(name, values))
         for name, values in _by_metric(played).items()
     }
-    failed = total - sum(map(len, played))
-    return Evaluation(split, len(groups), total, failed, {**measured, **_passes(played)})
+    tasks = [group.task for group in groups]
+    found: dict[str, Estimate] = {
+        **{name: measured.pop(name) for name in ("reward", "success") if name in measured},
+        **(_by_scenario(tasks, played) if whole_scenarios else {}),
+        **_by_difficulty(tasks, played),
+        **measured,
+        **_passes(played),
+    }
+    return Evaluation(split, len(groups), total, total - sum(map(len, played)), found)
 
 
 def measure(trajectory: Trajectory) -> dict[str, float]:
@@ -129,6 +128,33 @@ def _by_metric(played: Sequence[Sequence[Trajectory]]) -> dict[str, list[list[fl
     rows = [[measure(trajectory) for trajectory in group] for group in played]
     names = dict.fromkeys(name for row in rows for metrics in row for name in metrics)
     return {name: [[m[name] for m in row if name in m] for row in rows] for name in names}
+
+
+def _by_scenario(tasks: Sequence[Task], played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
+    """Return the share of scenarios of which all tasks succeed.
+
+    Attempts at different tasks are independent, so the product of the tasks' success rates is an unbiased
+    estimate of the chance that one attempt at each succeeds; with one attempt it is 0 or 1. A scenario with a
+    task of which every episode failed is left out.
+    """
+    scenarios: dict[str, list[Sequence[Trajectory]]] = {}
+    for task, trajectories in zip(tasks, played, strict=True):
+        scenarios.setdefault(scenario_of(task), []).append(trajectories)
+    whole = [each for each in scenarios.values() if all(each)]
+    chances = [[prod(fmean(map(succeeded, attempts)) for attempts in each)] for each in whole]
+    return {"scenario_success": estimate(chances, proportion=True)} if chances else {}
+
+
+def _by_difficulty(tasks: Sequence[Task], played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
+    """Return success by difficulty, where there are several."""
+    levels: dict[int, list[list[float]]] = {}
+    for task, trajectories in zip(tasks, played, strict=True):
+        if task.difficulty is not None and trajectories:
+            levels.setdefault(task.difficulty, []).append([float(succeeded(t)) for t in trajectories])
+    return {
+        f"success/difficulty_{level}": estimate(levels[level], proportion=True)
+        for level in (sorted(levels) if len(levels) > 1 else ())
+    }
 
 
 def _is_proportion(name: str, per_task: Sequence[Sequence[float]]) -> bool:

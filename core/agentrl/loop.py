@@ -20,10 +20,11 @@ from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Engine, Trainer
 from agentrl.judging import WeightedReward
 from agentrl.metrics import rollout_metrics
+from agentrl.panel import Panel
 from agentrl.rundir import RunDirectory, load_metrics
 from agentrl.simulator import Simulator
 from agentrl.task_record import task_rows
-from agentrl.types import Group, Task
+from agentrl.types import Group
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Loop:
         self,
         parts: Parts,
         config: RunConfig,
-        panel: Sequence[Task],
+        panel: Panel,
         directory: RunDirectory,
         display: Display,
         progress: Progress,
@@ -116,7 +117,7 @@ class Loop:
     async def evaluate(self) -> None:
         """Play the held-out tasks and record how it went."""
         parts, step = self._parts, self.progress.step
-        self._display.phase("evaluate", f"{len(self._panel)} held-out tasks")
+        self._display.phase("evaluate", f"{len(self._panel.tasks)} held-out tasks")
         await parts.engine.load_weights(parts.trainer.weights(), step)
         evaluation, groups = await evaluate(
             parts.simulator,

@@ -37,7 +37,8 @@ def make_manifest(config: RunConfig, env: Env, held_out: Sequence[Task], model: 
         "model": _model(model),
         "data": dict(env.fingerprint()),
         "splits": {
-            split: len(env.tasks(split)) for split in dict.fromkeys(("train", config.evaluation.split))
+            split: len(env.tasks(split))
+            for split in dict.fromkeys((config.train_split, config.evaluation.split))
         },
         "held_out": [task.id for task in held_out],
         "seeds": {"run": config.seed, "evaluation": config.evaluation.seed},

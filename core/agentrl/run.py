@@ -12,16 +12,16 @@ from agentrl.assembly import Stage, check_needs, model_path, resources, stage, w
 from agentrl.config import RunConfig
 from agentrl.display import Display
 from agentrl.errors import AgentRLError
-from agentrl.evaluation import Evaluation, panel
+from agentrl.evaluation import Evaluation
 from agentrl.evaluation import evaluate as evaluate_panel
 from agentrl.files import writing
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Trainer
 from agentrl.loop import Loop, Parts, Progress
+from agentrl.panel import Panel, draw_panel
 from agentrl.run_files import render
 from agentrl.rundir import RunDirectory
 from agentrl.summary import UNTRAINED, summarize_run
-from agentrl.types import Task
 from agentrl.warmup import Demonstrator, warm_up
 
 
@@ -53,17 +53,23 @@ async def _evaluate(config: RunConfig, model: Path | None, display: Display) -> 
         return await _measure(parts, held_out(parts))
 
 
-async def _measure(parts: Stage, tasks: list[Task]) -> Evaluation:
+async def _measure(parts: Stage, panel: Panel) -> Evaluation:
     settings, rewards = parts.config.evaluation, weighted_rewards(parts.config)
-    parts.display.phase("evaluate", f"{len(tasks)} tasks of {settings.split}")
-    evaluation, _ = await evaluate_panel(parts.simulator(), tasks, settings, rewards, parts.display.episodes)
+    parts.display.phase("evaluate", f"{len(panel.tasks)} tasks of {panel.split}")
+    evaluation, _ = await evaluate_panel(parts.simulator(), panel, settings, rewards, parts.display.episodes)
     return evaluation
 
 
-def held_out(parts: Stage) -> list[Task]:
+def held_out(parts: Stage) -> Panel:
     """Return the panel of tasks that the run is measured on."""
-    settings = parts.config.evaluation
-    return panel(parts.env.tasks(settings.split), settings.tasks, settings.seed, settings.split)
+    env, settings = parts.env, parts.config.evaluation
+    return draw_panel(
+        env.tasks(settings.split),
+        settings.tasks,
+        settings.seed,
+        settings.split,
+        whole_scenarios=env.whole_scenarios,
+    )
 
 
 def save_model(trainer: Trainer, folder: Path) -> None:
@@ -122,13 +128,13 @@ class _Run:
         trainer = plugins.make("trainer", config.trainer.name, config.trainer.options)
         needs = check_needs(self.algorithm, trainer, plugins.load("env", config.env.name), config)
         async with stage(config, model, self.hooks, self.display) as parts:
-            tasks = held_out(parts)
-            self.directory.write_manifest(config, parts.env, tasks, model)
+            panel = held_out(parts)
+            self.directory.write_manifest(config, parts.env, panel.tasks, model)
             if config.warmup:
-                model = await self._warmed_up(parts, model, tasks)
+                model = await self._warmed_up(parts, model, panel)
             trainer.start(model, needs, config.steps, resources(config))
             try:
-                loop = self._loop(parts, tasks, trainer)
+                loop = self._loop(parts, panel, trainer)
                 await self._improve(loop)
                 save_model(trainer, self.directory.path / "model")
                 return self._summarize(loop.progress)
@@ -150,7 +156,7 @@ class _Run:
         except AgentRLError as failure:
             self.display.warn(str(failure))
 
-    def _loop(self, parts: Stage, tasks: list[Task], trainer: Trainer) -> Loop:
+    def _loop(self, parts: Stage, panel: Panel, trainer: Trainer) -> Loop:
         """Return the loop, where the last checkpoint left it."""
         curriculum = self._curriculum(parts)
         progress = Progress()
@@ -169,21 +175,21 @@ class _Run:
             algorithm=self.algorithm,
             engine=parts.engine,
         )
-        return Loop(rooms, self.config, tasks, self.directory, self.display, progress, self.began)
+        return Loop(rooms, self.config, panel, self.directory, self.display, progress, self.began)
 
     def _curriculum(self, parts: Stage) -> Curriculum:
         choice = self.config.curriculum
         curriculum = plugins.make("curriculum", choice.name, choice.options)
-        curriculum.start(parts.env.tasks("train"), self.config.seed)
+        curriculum.start(parts.env.tasks(self.config.train_split), self.config.seed)
         return curriculum
 
-    async def _warmed_up(self, parts: Stage, model: Path | str, tasks: list[Task]) -> Path:
+    async def _warmed_up(self, parts: Stage, model: Path | str, panel: Panel) -> Path:
         """Return the model that has imitated the env's demonstrations, made now or before a resume."""
         folder: Path = self.directory.path / "warmup"
         model_folder = folder / "model"
         if model_folder.is_dir():
             return model_folder
-        self.directory.write_evaluation(UNTRAINED, await _measure(parts, tasks))
+        self.directory.write_evaluation(UNTRAINED, await _measure(parts, panel))
         config = self.config
         options = {**config.trainer.options, "learning_rate": config.warmup_learning_rate}
         trainer = plugins.make("trainer", config.trainer.name, options)
@@ -210,7 +216,8 @@ class _Run:
         )
 
     def _summarize(self, progress: Progress) -> dict[str, Any]:
-        summary = summarize_run(self.directory.evaluations(), progress)
+        names = plugins.load("env", self.config.env.name).metric_names
+        summary = summarize_run(self.directory.evaluations(), progress, names)
         self.directory.write_summary(summary)
         self.display.finished(summary)
         return summary

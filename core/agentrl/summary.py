@@ -12,12 +12,15 @@ from agentrl.statistics import Estimate
 UNTRAINED = -1
 
 
-def summarize_run(evaluations: Mapping[int, Evaluation], progress: Progress) -> dict[str, Any]:
+def summarize_run(
+    evaluations: Mapping[int, Evaluation], progress: Progress, names: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the summary of a run, JSON-safe.
 
     Args:
         evaluations: by step; the first is `before`, the last `after`.
         progress: where the run ended.
+        names: what people call metrics (see `Env.metric_names`).
     """
     first, last = evaluations[min(evaluations)], evaluations[max(evaluations)]
     return {
@@ -31,6 +34,7 @@ def summarize_run(evaluations: Mapping[int, Evaluation], progress: Progress) -> 
             step: {name: value.mean for name, value in evaluation.metrics.items()}
             for step, evaluation in sorted(evaluations.items())
         },
+        "metric_names": {name: names[name] for name in last.metrics if name in names},
         "failed_held_out_episodes": last.failed,
         "steps": progress.step,
         "wall_seconds": progress.seconds,

@@ -74,11 +74,11 @@ def evaluation_title(evaluation: "Evaluation") -> str:
     return f"{title}, {evaluation.failed} of them failed and left out" if evaluation.failed else title
 
 
-def evaluation_table(evaluation: "Evaluation") -> Table:
-    """Return the table of one evaluation."""
+def evaluation_table(evaluation: "Evaluation", names: Mapping[str, str]) -> Table:
+    """Return the table of one evaluation; `names` are what people call metrics (see `Env.metric_names`)."""
     table = Table("metric", "mean", "95% interval", box=box.SIMPLE)
     for name, value in evaluation.metrics.items():
-        table.add_row(escape(name), f"{value.mean:.3f}", f"{value.low:.3f} to {value.high:.3f}")
+        table.add_row(_called(name, names), f"{value.mean:.3f}", f"{value.low:.3f} to {value.high:.3f}")
     return table
 
 
@@ -97,7 +97,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     """Return the table *before to after* of a run's summary."""
     table = Table("metric", "before", "after", box=box.SIMPLE)
     for name, pair in summary["metrics"].items():
-        table.add_row(escape(name), _interval(pair["before"]), _interval(pair["after"]))
+        name = _called(name, summary.get("metric_names", {}))
+        table.add_row(name, _interval(pair["before"]), _interval(pair["after"]))
     return table
 
 
@@ -120,6 +121,11 @@ def digest_table(names: Sequence[str], digests: Sequence["Digest"]) -> Table:
         shares = (each.reward, each.success, each.taught, each.kept)
         table.add_row(*key, *map(str, counts), *("-" if x is None else f"{x:.3f}" for x in shares))
     return table
+
+
+def _called(name: str, names: Mapping[str, str]) -> str:
+    """Return a metric's name, behind what people call it."""
+    return escape(f"{names[name]} ({name})" if name in names else name)
 
 
 def _interval(value: Mapping[str, float] | None) -> str:

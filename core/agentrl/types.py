@@ -36,11 +36,14 @@ class Observation:
 
     `state_key` identifies the world's state where the env can tell: two equal keys of one task mean
     that the same actions would lead to the same future. None means that the env cannot tell.
+    `action_key` is the canonical form of the action that led here, where the env can tell what it did; the
+    trajectory keeps it as that action's `key`, in place of the agent's.
     """
 
     text: str
     done: bool = False
     state_key: str | None = None
+    action_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

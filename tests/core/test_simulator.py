@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from agentrl.config import SimulatorConfig
 from agentrl.hooks import Hooks
 from agentrl.hosting.pool import InProcessPool
 from agentrl.simulator import Simulator
+from agentrl.steps import steps
 from agentrl.testing.engines import ScriptedEngine
 
 
@@ -99,6 +101,22 @@ def test_an_episode_ends_at_the_turn_limit_and_is_judged() -> None:
         assert trajectory.outcome is not None
         assert not trajectory.outcome.success
         assert trajectory.final == Observation("1 to go")
+
+
+def test_an_action_gets_the_key_that_the_env_has_for_it() -> None:
+    class Knowing(Countdown):
+        async def step(self, action: Action) -> Observation:
+            key = "tick" if action.text.strip() == "tick" and self.left != 2 else None
+            return replace(await super().step(action), action_key=key)
+
+    class Keyed(Talker):
+        async def act(self, observation: Observation, conversation: Conversation) -> Action:
+            return replace(await super().act(observation, conversation), key="the agent's")
+
+    (*_, last) = play(Knowing, Keyed)
+    for trajectory in last.trajectories:
+        assert [turn.action.key for turn in trajectory.turns] == ["tick", "the agent's", "tick"]
+        assert [step.action for step in steps(trajectory)] == ["key:tick", "key:the agent's", "key:tick"]
 
 
 def test_an_episode_ends_when_its_tokens_are_spent() -> None:

@@ -44,6 +44,7 @@ def evaluate(
 ) -> None:
     """Measure a model: every metric with its confidence interval."""
     from agentrl.display import make_display, wide_console
+    from agentrl.plugins import load
     from agentrl.tables import evaluation_table, evaluation_title
 
     display = make_display()
@@ -74,7 +75,7 @@ def evaluate(
             write_json(out, evaluation.to_json(), "the evaluation")
     console = wide_console()
     console.print(evaluation_title(evaluation))
-    console.print(evaluation_table(evaluation))
+    console.print(evaluation_table(evaluation, load("env", config.env.name).metric_names))
 
 
 def _weights(folder: Path | None, model: str | None, step: int | None) -> Path | None:
