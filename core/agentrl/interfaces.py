@@ -61,10 +61,22 @@ class Plugin:
 class Env(Plugin, ABC):
     """A world. One instance plays one episode at a time; the simulator makes as many as it needs.
 
-    `provides` holds "step_keys" if its observations have a `state_key`.
+    Attributes:
+        provides: holds "step_keys" if its observations have a `state_key`.
+        suggests_with: further suggestions, by the name of the model plugin with which they hold: a tiny model
+            wants a warm-up that would harm a large one.
+        held_out_splits: those that may be measured on, and never trained on.
+        whole_scenarios: whether a scenario counts as solved if all its tasks are: then held-out tasks are
+            drawn by scenarios, and `scenario_success` is measured.
+        metric_names: what people call metrics, where they have a name for them, such as
+            `{"success": "TGC"}`.
     """
 
     provides: ClassVar[frozenset[Need]] = frozenset()
+    suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    held_out_splits: ClassVar[frozenset[str]] = frozenset()
+    whole_scenarios: ClassVar[bool] = False
+    metric_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:

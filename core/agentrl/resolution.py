@@ -88,6 +88,9 @@ def _with_suggestions(defaults: Layer, said: Sequence[Layer]) -> Settings:
         if name is not None and (kind != "model" or name in plugins.names("model")):
             asked[kind] = name
             suggested.append(Layer(f"suggested by {kind} {name!r}", load(kind, name).suggests))
+    if {"env", "model"} <= asked.keys():
+        who = f"suggested by env {asked['env']!r} for model {asked['model']!r}"
+        suggested.append(Layer(who, load("env", asked["env"]).suggests_with.get(asked["model"], {})))
     settings = Settings.of([defaults, *suggested, *said])
     for kind, name in asked.items():
         if settings.name(kind) != name:
@@ -146,10 +149,25 @@ def _complete(config: RunConfig, settings: Settings) -> RunConfig:
         raise UsageError(
             "no reward is chosen, and the env suggests none; add --reward, such as --reward success"
         )
+    _refuse_held_out(config)
     choices = {kind: _complete_choice(kind, getattr(config, kind), settings) for kind in CHOICES}
     rewards = {name: _complete_reward(name, each, settings) for name, each in config.rewards.items()}
     hooks = {name: _hook_options(name, options, settings) for name, options in config.hooks.items()}
     return config.model_copy(update={**choices, "rewards": rewards, "hooks": hooks})
+
+
+def _refuse_held_out(config: RunConfig) -> None:
+    """Refuse to train on what the env holds out.
+
+    Raises:
+        UsageError: the training split is one of those.
+    """
+    held_out = load("env", config.env.name).held_out_splits
+    if config.train_split in held_out:
+        raise UsageError(
+            f"the env {config.env.name!r} holds the split {config.train_split!r} out: it may be measured on, "
+            "and never trained on; choose another train_split"
+        )
 
 
 def _complete_choice(kind: str, choice: Choice, settings: Settings) -> Choice:

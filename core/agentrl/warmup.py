@@ -12,6 +12,9 @@ from agentrl.interfaces import Algorithm, Curriculum, Engine, Env, Resources, Tr
 from agentrl.simulator import Simulator, session_name
 from agentrl.types import Completion, Group, Sampling, Task
 
+# Demonstrations that are kept while they may be needed again.
+REMEMBERED = 2000
+
 
 class Demonstrator(Engine):
     """An engine that continues every conversation with the expert's next text.
@@ -77,14 +80,21 @@ async def warm_up(
 ) -> None:
     """Imitate demonstrations for `updates` updates; `report` is told each update's metrics.
 
+    A task that comes again is not played again, where there are not too many to remember.
+
     Raises:
         UsageError: the env has no demonstrations, or they do not solve their tasks.
     """
+    played: dict[str, Group] = {}
     for update in range(1, updates + 1):
         tasks = curriculum.choose(tasks_per_update)
-        demonstrator.rehearse(env, tasks)
-        groups = await simulator.play(tasks, 1, seed=update)
-        batch = trainer.prepare(_solved(groups), imitation.needs)
+        new = list({task.id: task for task in tasks if task.id not in played}.values())
+        demonstrator.rehearse(env, new)
+        groups = await simulator.play(new, 1, seed=update)
+        known = played | {group.task.id: group for group in groups}
+        batch = trainer.prepare(_solved([known[task.id] for task in tasks]), imitation.needs)
+        if len(known) <= REMEMBERED:
+            played = known
         report(update, trainer.update(batch, imitation.credit(batch), imitation))
 
 

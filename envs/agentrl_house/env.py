@@ -63,8 +63,9 @@ class House(Env):
         "simulator.max_turns": 20,
         "simulator.max_new_tokens": 64,
         "tasks_per_step": 8,
-        "warmup": 90,
-        "warmup_learning_rate": 2e-3,
+    }
+    suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {"warmup": 90, "warmup_learning_rate": 2e-3},
     }
 
     def tasks(self, split: str) -> Sequence[Task]:

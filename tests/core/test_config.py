@@ -6,6 +6,7 @@ import pytest
 from agentrl import PluginConfig, PluginError, UsageError
 from agentrl.config import Choice, RewardChoice, RunConfig, load_run_file, resolve
 from agentrl.options import check_options
+from agentrl.plugins import load
 from agentrl.resolution import check_resumable
 from agentrl.run_files import render
 from agentrl.yaml_text import dump_yaml, load_yaml
@@ -126,6 +127,18 @@ def test_what_is_wrong_is_said_in_one_sentence(said: str, message: str) -> None:
     assert "\n" not in text
 
 
+def test_what_an_env_holds_out_is_measured_on_and_never_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load("env", "toy"), "held_out_splits", frozenset({"test"}))
+    assert toy({"evaluation.split": "test"}).train_split == "train"
+    assert toy({"train_split": "dev"}).train_split == "dev"
+    with pytest.raises(UsageError) as refused:
+        toy({"train_split": "test"})
+    assert str(refused.value) == (
+        "the env 'toy' holds the split 'test' out: it may be measured on, and never trained on; "
+        "choose another train_split"
+    )
+
+
 def test_a_mistake_in_a_file_names_the_file() -> None:
     assert (
         refused({"simulater": {}})
@@ -139,6 +152,19 @@ def test_a_wrong_suggestion_names_the_plugin_that_made_it(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(load("env", "toy"), "suggests", {**load("env", "toy").suggests, "agent.patiense": 3})
     assert refused().endswith("did you mean 'agent.patience'? (suggested by env 'toy')")
+
+
+def test_an_env_may_suggest_for_one_model_what_it_does_not_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from agentrl.plugins import load
+
+    monkeypatch.setattr(load("env", "toy"), "suggests_with", {"toy": {"warmup": 7, "simulator.max_turns": 5}})
+    config = toy()
+    assert (config.warmup, config.simulator.max_turns) == (7, 5)
+    assert config.sources["warmup"] == "suggested by env 'toy' for model 'toy'"
+    assert toy(warmup=2).warmup == 2
+    assert toy(model="org/model").warmup == 0
 
 
 def test_a_suggestion_that_comes_too_late_is_the_plugins_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
