@@ -1,17 +1,24 @@
 """The env as agentrl sees it: which tasks there are, and how experts solve them."""
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from agentrl import Environment, PluginConfig, RemoteEnv, SetupStep
+from agentrl import Environment, PluginConfig, RemoteEnv, Sandbox, SetupStep
 from agentrl.errors import UsageError
 from agentrl.types import Need, Task
 
+from .inside.playground import GROUND_TRUTH
+from .worlds import MISSING, World, find_world
+
+_log = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test_normal", "test_challenge")
 SYSTEM = """\
 You work for the person who writes to you, with the apis of their apps. Reply with one short thought and one \
@@ -33,25 +40,50 @@ class AppWorld(RemoteEnv):
         difficulties: tuple[int, ...] = Field(
             default=(1, 2, 3), min_length=1, description="of the tasks to play, 1 to 3"
         )
-        turns: int = Field(default=40, ge=1, description="until an episode is over")
         characters: int = Field(default=12_000, ge=200, description="of an observation, before it is cut")
         seconds: int = Field(default=30, ge=1, description="that the code of one turn may run")
         calls: int = Field(default=1000, ge=1, description="of apis in one turn")
+        sandbox: bool = Field(
+            default=True, description="whether code of episodes runs within walls; else it can read answers"
+        )
 
     config: Config
     provides: ClassVar[frozenset[Need]] = frozenset({"step_keys"})
+    held_out_splits: ClassVar[frozenset[str]] = frozenset({"test_normal", "test_challenge"})
+    # Task and scenario goal completion: the names under which others report them.
+    whole_scenarios: ClassVar[bool] = True
+    metric_names: ClassVar[Mapping[str, str]] = {"success": "TGC", "scenario_success": "SGC"}
     environment: ClassVar[Environment] = Environment(
         worker="inside/worker.py",
         judge="inside/judge.py",
         requirements=("appworld==0.1.3.post1",),
         steps=(
             SetupStep("unpack AppWorld's apps", ("-m", "appworld.cli", "install")),
-            SetupStep("build the small world", ("{package}/inside/set_up.py", "{files}")),
+            SetupStep(
+                "build the small world",
+                ("{package}/inside/set_up.py", "{files}"),
+                sources=("inside/playground.py", "inside/small_world"),
+            ),
+            SetupStep(
+                "download AppWorld's own data",
+                ("{package}/inside/real_data.py", "{files}"),
+                option="--data",
+                help="download AppWorld's own tasks, too",
+            ),
+            SetupStep(
+                "unpack AppWorld's own data",
+                ("{package}/inside/real_data.py", "{files}", "{value}"),
+                option="--bundle",
+                value="FILE",
+                help="take AppWorld's own tasks from a bundle that was downloaded elsewhere",
+            ),
         ),
         python=">=3.11",
         variables={"APPWORLD_CACHE": "{files}/cache"},
         memory_mb=4096,
         preload_seconds=300.0,
+        # Not the rest of the plugin: who knows how the small world is made can tell its answers.
+        sandbox=Sandbox(readable=("{package}/inside/answers.py",)),
     )
     suggests: ClassVar[Mapping[str, Any]] = {
         "agent": "chat",
@@ -62,30 +94,40 @@ class AppWorld(RemoteEnv):
     }
 
     @cached_property
-    def root(self) -> Path:
-        """Return the folder whose data/ holds the tasks with their ground truth.
+    def world(self) -> World:
+        """Return where the data is; say so if it is our own for want of the real.
 
         Raises:
             UsageError: the environment is not set up, or the real data is asked for and is not there.
         """
-        files = self.site.require().files
-        real = (files / "real_play" / "data").is_dir()
-        if self.config.world == "real" and not real:
-            raise UsageError("the real data of AppWorld is not there; docs/appworld.md says how to get it")
-        return files / ("real" if real and self.config.world != "small" else "small")
+        found = find_world(self.config.world, self.site.require().files)
+        if self.config.world == "auto" and not found.real:
+            _log.info("appworld plays a small world of our own tasks: %s (see docs/appworld.md)", MISSING)
+        return found
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """Return the walls, behind which the data without ground truth can be seen."""
+        walls, play = super().sandbox, str(self.world.play)
+        if walls is None:
+            return None
+        readable = (*walls.readable, f"{play}/data")
+        return replace(walls, readable=readable, writable=(f"{play}/experiments",))
 
     def worker_config(self) -> Mapping[str, Any]:
         """Return what worker and judge get: the options, and where their data is."""
-        play_root = self.root.with_name(f"{self.root.name}_play")
-        return {**super().worker_config(), "play_root": str(play_root), "truth_root": str(self.root)}
+        roots = {"play_root": str(self.world.play), "truth_root": str(self.world.truth)}
+        return {**super().worker_config(), **roots}
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the tasks of one of AppWorld's splits, in its order."""
         if split not in SPLITS:
             raise UsageError(f"no split {split!r}: there is {', '.join(SPLITS)}")
-        path = self.root / "data" / "datasets" / f"{split}.txt"
-        found = [self._task(name, split) for name in path.read_text(encoding="utf-8").split()]
-        return [task for task in found if task.difficulty in self.config.difficulties]
+        if split not in self._tasks:
+            path = self.world.truth / "data" / "datasets" / f"{split}.txt"
+            found = [self._task(name, split) for name in path.read_text(encoding="utf-8").split()]
+            self._tasks[split] = [task for task in found if task.difficulty in self.config.difficulties]
+        return self._tasks[split]
 
     def demonstrate(self, task: Task) -> Sequence[str] | None:
         """Return an expert's turns: those of the small world, or the real data's solution as one turn."""
@@ -98,9 +140,20 @@ class AppWorld(RemoteEnv):
         code = (truth / "compiled_solution.py").read_text(encoding="utf-8")
         return [f"```python\n{code}\nsolution(apis, requester)\n```"]
 
+    def fingerprint(self) -> Mapping[str, str]:
+        """Return the hash of what is asked in all tasks, of whom."""
+        hashed = hashlib.sha256()
+        for path in sorted((self.world.truth / "data" / "tasks").glob("*/specs.json")):
+            hashed.update(path.read_bytes())
+        return {"tasks": hashed.hexdigest()}
+
+    @cached_property
+    def _tasks(self) -> dict[str, list[Task]]:
+        return {}
+
     def _task(self, name: str, split: str) -> Task:
         metadata = json.loads((self._truth(name) / "metadata.json").read_text(encoding="utf-8"))
         return Task(name, split, scenario=name.rpartition("_")[0], difficulty=metadata["difficulty"])
 
     def _truth(self, name: str) -> Path:
-        return self.root / "data" / "tasks" / name / "ground_truth"
+        return self.world.truth / "data" / "tasks" / name / GROUND_TRUTH

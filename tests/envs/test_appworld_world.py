@@ -52,9 +52,9 @@ def fence(code: str) -> str:
 class World:
     """A small world, and the copy of it that is played in."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, files: Path, folder: Path) -> None:
         self.folder = folder
-        self.truth, self.play_root = folder / "truth", folder / "play"
+        self.truth, self.play_root = files / "small", files / "small_play"
 
     def known(self, task: str, name: str) -> Any:
         path = self.truth / "data" / "tasks" / task / "ground_truth" / f"{name}.json"
@@ -64,25 +64,29 @@ class World:
         return (self.truth / "data" / "datasets" / f"{split}.txt").read_text(encoding="utf-8").split()
 
     def play(self, jobs: Sequence[Mapping[str, Any]], parallel: int = 2) -> list[dict[str, Any]]:
-        return self._trial("play", self.play_root, jobs, parallel)
+        return _calm(self.attempt("play", self.play_root, jobs, parallel))
 
     def judge(self, jobs: Sequence[Mapping[str, Any]], parallel: int = 2) -> list[dict[str, Any]]:
-        return self._trial("judge", self.truth, jobs, parallel)
+        return _calm(self.attempt("judge", self.truth, jobs, parallel))
 
     def play_and_judge(self, jobs: Sequence[dict[str, Any]], parallel: int = 2) -> list[dict[str, Any]]:
         played = self.play(jobs, parallel)
         records = [{**job, "records": each["records"]} for job, each in zip(jobs, played, strict=True)]
         return self.judge(records, parallel)
 
-    def _trial(
+    def attempt(
         self, what: str, root: Path, jobs: Sequence[Mapping[str, Any]], parallel: int
     ) -> list[dict[str, Any]]:
         (self.folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
         files = (self.folder / "jobs.json", self.folder / "results.json")
         run("-m", "trial", what, root, *files, "--parallel", parallel)
         results: list[dict[str, Any]] = json.loads(files[1].read_text(encoding="utf-8"))
-        assert not [result["crash"] for result in results if "crash" in result]
         return results
+
+
+def _calm(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    assert not [result["crash"] for result in results if "crash" in result]
+    return results
 
 
 def job(task: str, *said: str, seed: int = 1, **more: Any) -> dict[str, Any]:
@@ -90,11 +94,9 @@ def job(task: str, *said: str, seed: int = 1, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    made = World(tmp_path_factory.mktemp("appworld"))
-    run("-m", "small_world", made.truth, "--fewer", 8)
-    copy_without_truth(made.truth, made.play_root)
-    return made
+def world(appworld_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    (files,) = appworld_cache.glob("agentrl/environments/*/files")
+    return World(files, tmp_path_factory.mktemp("trial"))
 
 
 @pytest.fixture(scope="module")
@@ -247,15 +249,16 @@ def test_sixteen_episodes_of_one_task_at_once_are_judged_right(world: World) -> 
 @APPWORLD
 @LONG
 def test_what_an_episode_shows_and_how_it_ends(world: World) -> None:
-    limits = {"turns": 3, "characters": 200, "seconds": 2, "calls": 5}
+    limits = {"characters": 200, "seconds": 60, "calls": 5}
     config = {**limits, "play_root": str(world.play_root)}
     said = (
         "I would rather talk.",
         fence("print('x' * 1000)"),
         fence("for _ in range(9): apis.supervisor.show_profile()"),
     )
-    later = (fence("while True: pass"), fence("kept = 7"), fence("print(kept)"))
-    played = world.play([job("alarm00_1", *said, config=config), job("alarm00_1", *later, config=config)])
+    later = (fence("while True: pass"), fence("kept = 7"), fence("print(kept)"), fence(DONE))
+    hasty = {**config, "seconds": 2}
+    played = world.play([job("alarm00_1", *said, config=config), job("alarm00_1", *later, config=hasty)])
     first, second = ([observation["text"] for observation in each["seen"][1:]] for each in played)
     assert worker.NO_CODE in first[0]
     assert "800 of 1,000 characters were cut" in first[1]
@@ -263,15 +266,14 @@ def test_what_an_episode_shows_and_how_it_ends(world: World) -> None:
     assert "timed out" in second[0]
     assert second[2] == "Output:\n```\n7\n```"
     ends = [[observation["done"] for observation in each["seen"]] for each in played]
-    assert ends == [[False, False, False, True]] * 2
+    assert ends == [[False] * 4, [False] * 4 + [True]]
 
 
 @APPWORLD
 @LONG
 def test_equal_worlds_have_equal_keys_and_a_change_makes_another(world: World) -> None:
     task = "alarm00_1"
-    (solution,) = world.known(task, "turns")
-    lines = solution.splitlines()
+    lines = "\n".join(world.known(task, "turns")).splitlines()
     look, act = "\n".join(lines[:-2]), lines[-2]
     twice = world.play([job(task, fence(look), fence(act)) for _ in range(2)])
     keys = [[observation["state_key"] for observation in each["seen"]] for each in twice]
@@ -296,9 +298,36 @@ def test_the_judge_believes_only_calls_that_an_episode_can_make(world: World) ->
             [("get", "/../supervisor/profile"), ("get", "//example.com/venmo"), ("get", 7)],
         )
     ]
-    jobs = [{**job(task), "records": [record]} for record in (*forged, *honest)]
+    jobs = [{**job(task), "records": records} for records in ([forged[0]], [forged[1]], honest)]
     first, second, right = world.judge(jobs)
     assert [first["metrics"]["refused_calls"], second["metrics"]["refused_calls"]] == [3.0, 3.0]
     assert not first["success"]
     assert not second["success"]
     assert right["success"]
+
+
+@APPWORLD
+@LONG
+def test_what_was_answered_otherwise_than_in_the_episode_is_not_judged(world: World) -> None:
+    task = "pay00_1"
+    (played,) = world.play([job(task, *(fence(code) for code in world.known(task, "turns")))])
+    (record, *rest) = played["records"]
+    assert all(call["answer"].startswith("200 ") for call in record["calls"])
+    changed = [{**call, "answer": "200 0123456789ab"} for call in record["calls"]]
+    silent = [{**call, "answer": None} for call in record["calls"]]
+    jobs = [{**job(task), "records": [{**record, "calls": calls}, *rest]} for calls in (changed, silent)]
+    for result in world.attempt("judge", world.truth, jobs):
+        assert "cannot be told from its calls" in result["crash"]
+
+
+@APPWORLD
+@LONG
+def test_chance_in_the_episodes_code_and_failing_calls_are_judged_like_others(world: World) -> None:
+    task = "notewrite00_1"
+    chance = "import random\nfor _ in range(7): random.random()"
+    failing = "apis.simple_note.show_note(note_id=123456, access_token='nonsense')"
+    unknown = "apis.simple_note.show_note(note_id='x/y', access_token='nonsense')"
+    said = [fence(code) for code in (chance, failing, unknown, *world.known(task, "turns"))]
+    (outcome,) = world.play_and_judge([job(task, *said)])
+    assert outcome["success"]
+    assert outcome["metrics"]["code_errors"] > 0

@@ -13,6 +13,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ def judge(
 
     `fraction` is of all checks, `asked_fraction` of those that an idle episode fails, `collateral_damage` the
     number of failed checks about what must not change. `refused_calls` are calls that no API could have got.
+
+    Raises:
+        RuntimeError: a call was answered otherwise than in the episode, so that nobody knows what it led to.
     """
+    from answers import listen  # type: ignore[import-not-found]
     from appworld import AppWorld, evaluate_task
     from appworld.apps.model_lib import CachedDBHandler  # type: ignore[import-not-found]
 
@@ -57,7 +62,8 @@ def judge(
     name = f"judgement-{uuid.uuid4().hex}"
     world = AppWorld(task_id=task["id"], experiment_name=name, random_seed=seed, raise_on_failure=False)
     try:
-        refused = sum(not _repeat(world, call) for call in calls[:MOST_CALLS])
+        answers = listen(world.requester)
+        refused = sum(not _repeat(world, call, answers) for call in calls[:MOST_CALLS])
         world.execute("pass")  # writes the databases to where the evaluation looks for them
         tracker = evaluate_task(task_id=task["id"], experiment_name=name, save_report=False)
     finally:
@@ -115,15 +121,26 @@ def given_answer(calls: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _repeat(world: Any, call: Mapping[str, Any]) -> bool:
-    """Make a call again; return whether it was one that an episode can make."""
+def _repeat(world: Any, call: Mapping[str, Any], answers: Mapping[int, str]) -> bool:
+    """Make a call again; return whether it was one that an episode can make.
+
+    Raises:
+        RuntimeError: it was answered otherwise than in the episode.
+    """
     method, url, data = call.get("method"), call.get("url"), call.get("data")
     place = LOCAL.fullmatch(url) if isinstance(url, str) else None
     known = place is not None and place.group(1) in world.task.allowed_apps
     if method not in METHODS or not known or not isinstance(data, dict) or ".." in str(url):
         return False
-    world.requester.reset_request_count()
-    getattr(world.requester, method)(
-        url, data=dict(data), client=world.requester.client, raise_on_failure=False
-    )
+    requester = world.requester
+    requester.reset_request_count()
+    # An API that raised has no answer, here as in the episode.
+    with suppress(Exception):
+        getattr(requester, method)(url, data=dict(data), client=requester.client, raise_on_failure=False)
+    before, now = call.get("answer"), answers.get(len(requester.requests) - 1)
+    if before != now:
+        raise RuntimeError(
+            f"{method} {url} was answered with {now} when the judge made it again, and with {before} in the "
+            "episode: what the episode led to cannot be told from its calls"
+        )
     return True

@@ -10,6 +10,16 @@ from pathlib import Path
 GROUND_TRUTH = "ground_truth"
 
 
+def has_data(root: Path) -> bool:
+    """Return whether `root`/data holds AppWorld's data, with the ground truth of the training tasks."""
+    try:
+        first = (root / "data" / "datasets" / "train.txt").read_text(encoding="utf-8").split()[0]
+    except (OSError, IndexError):
+        return False
+    task = root / "data" / "tasks" / first
+    return (task / "specs.json").is_file() and (task / GROUND_TRUTH / "metadata.json").is_file()
+
+
 def copy_without_truth(source: Path, target: Path) -> None:
     """Copy `source`/data to `target`/data but for every ground truth; what was there is replaced.
 

@@ -25,6 +25,8 @@ FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 NO_CODE = "No code found. Write one block of code that begins with ```python and ends with ```."
 # What AppWorld answers begins with this where code raised, timed out or was refused.
 FAILED = "Execution failed."
+# Who plays the episode says how many turns it has.
+NO_LIMIT = 1_000_000
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Episode:
     world: Any
     config: Mapping[str, Any]
     names: frozenset[str]
-    turns: int = 0
+    answers: Mapping[int, str]
     calls_seen: int = 0
     done: bool = False
 
@@ -70,8 +72,9 @@ def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict
     Args:
         task: its "id" names a folder of data/tasks.
         seed: of chance in the apps and in the episode's code.
-        config: "turns" of an episode, "characters" of an observation, "seconds" and API "calls" of a turn.
+        config: "characters" of an observation, "seconds" and API "calls" of a turn.
     """
+    from answers import listen  # type: ignore[import-not-found]
     from appworld import AppWorld
 
     close()
@@ -82,10 +85,10 @@ def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict
         load_ground_truth=False,
         random_seed=seed,
         timeout_seconds=config["seconds"],
-        max_interactions=config["turns"],
+        max_interactions=NO_LIMIT,
         max_api_calls_per_interaction=config["calls"],
     )
-    episode = Episode(world, config, frozenset(world.shell.user_ns))
+    episode = Episode(world, config, frozenset(world.shell.user_ns), listen(world.requester))
     _open.append(episode)
     me = world.task.supervisor
     asker = f"I am {me['first_name']} {me['last_name']}, {me['email']}, {me['phone_number']}."
@@ -95,8 +98,8 @@ def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict
 def step(action: Mapping[str, Any]) -> dict[str, Any]:
     """Run the first block of code in what the agent said, and return what it printed, within the limit.
 
-    The record has the API `calls` in order, the action's `key`, whether it failed as `error`, and whether the
-    task is `completed`.
+    The record has the API `calls` in order, each with its `answer` in short, whether the action failed as
+    `error`, and whether the task is `completed`.
 
     Raises:
         RuntimeError: the episode is over.
@@ -104,20 +107,19 @@ def step(action: Mapping[str, Any]) -> dict[str, Any]:
     episode = _open[-1]
     if episode.done:
         raise RuntimeError("the episode is over; reset first")
-    episode.turns += 1
     found = FENCE.search(action["text"])
     code = found.group(1) if found else ""
     output = episode.world.execute(code) if code.strip() else NO_CODE
     calls = _new_calls(episode)
     completed = _completed(episode.world)
-    episode.done = completed or episode.turns >= episode.config["turns"]
+    episode.done = completed
     return {
         "text": f"Output:\n```\n{cut(output.rstrip(), episode.config['characters'])}\n```",
         "done": episode.done,
         "state_key": _state_key(episode),
+        "action_key": action_key(code, calls),
         "record": {
             "calls": calls,
-            "key": action_key(code, calls),
             "error": output is NO_CODE or output.startswith(FAILED),
             "completed": completed,
         },
@@ -165,8 +167,9 @@ def _new_calls(episode: Episode) -> list[dict[str, Any]]:
 
     tracked = episode.world.requester.request_tracker.requests
     calls: list[dict[str, Any]] = jsonable_encoder(tracked[episode.calls_seen :])
+    numbered = enumerate(calls, start=episode.calls_seen)
     episode.calls_seen = len(tracked)
-    return calls
+    return [{**call, "answer": episode.answers.get(number)} for number, call in numbered]
 
 
 def _completed(world: Any) -> bool:

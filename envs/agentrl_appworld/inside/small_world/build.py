@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .tasks import Plan
 
 # Scenarios of a kind in each split; AppWorld poses each scenario in three variants.
-SCENARIOS = {"train": 8, "dev": 2, "test_normal": 2}
+SCENARIOS = {"train": 12, "dev": 4, "test_normal": 4}
 VARIANTS = 3
 
 

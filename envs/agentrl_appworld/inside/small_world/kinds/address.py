@@ -1,6 +1,6 @@
 """Tell what is known about an address of one's own."""
 
-from ..scenario import Place, Problem, Scenario
+from ..scenario import Place, Problem, Scenario, join
 from ..words import CITIES
 
 
@@ -39,14 +39,16 @@ class Address(Scenario):
         )
 
         def code(name: str) -> str:
-            find = 'addresses = {a["name"]: a for a in apis.supervisor.show_addresses()}'
-            return f'{find}\nfound = addresses["{name}"]["{field}"]'
+            return f'found = addresses["{name}"]["{field}"]'
 
         return Problem(
             values={"what": what, "which": which.lower()},
-            steps=[code(which)],
-            wrong=code(other),
-            twice=f"{code(which)}\nfound = str(found) + str(found)",
+            steps=[FIND, code(which)],
+            wrong=join(FIND, code(other)),
+            twice=join(FIND, code(which), "found = str(found) + str(found)"),
             answer=getattr(rows[which], field),
             answer_code="found",
         )
+
+
+FIND = 'addresses = {a["name"]: a for a in apis.supervisor.show_addresses()}'

@@ -11,9 +11,9 @@ class Alarm(Scenario):
     apps = ("phone",)
     difficulty = 1
     wordings = (
-        "Set an alarm for {time} labelled {label} on my phone.",
-        "Create a phone alarm at {time} with the label {label}.",
-        "I need an alarm at {time}. Label it {label}.",
+        'Set an alarm on my phone ({time}), labelled "{label}".',
+        'Create a phone alarm ({time}) with the label "{label}".',
+        'I need an alarm ({time}). Label it "{label}".',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -32,7 +32,7 @@ class Alarm(Scenario):
         row = {"user_id": mine, "time": time, "label": label, "enabled": True}
         return Problem(
             values={"time": time, "label": label},
-            steps=[f"{start}\n{code(time)}"],
+            steps=[start, code(time)],
             wrong=f"{start}\n{code(later)}",
             twice=f"{start}\n{code(time)}\n{code(later)}",
             changes={"phone.Alarm": Change(added=[row])},

@@ -40,12 +40,12 @@ class Approve(Scenario):
         }
         due = {person: amount for person, amount in asked.items() if amount <= limit}
         approved = {rows[person].id: {"approved_at": ANYTHING} for person in due}
-        collect = f"{login('venmo')}\n{PAGES}"
+        start = login("venmo")
         return Problem(
             values={"limit": limit},
-            steps=[f"{collect}\nprint(len(requests))", approve(f"<= {limit}")],
-            wrong=join(collect, approve(f"> {limit}")),
-            twice=join(collect, approve(f"<= {max(amounts)}")),
+            steps=[start, f"{PAGES}\nprint(len(requests))", approve(f"<= {limit}")],
+            wrong=join(start, PAGES, approve(f"> {limit}")),
+            twice=join(start, PAGES, approve(f"<= {max(amounts)}")),
             changes={
                 "venmo.PaymentRequest": Change(updated=approved),
                 **payments(place, due, thing),

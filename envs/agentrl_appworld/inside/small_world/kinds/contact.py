@@ -32,7 +32,7 @@ class ContactNumber(Scenario):
         first, second = code(friend).split("\n")
         return Problem(
             values={"name": friend.name, "number": number},
-            steps=[f"{login('phone')}\n{first}\nprint(contact)", second],
+            steps=[login("phone"), f"{first}\nprint(contact)", second],
             wrong=f"{login('phone')}\n{code(other)}",
             twice=f"{login('phone')}\n{code(friend)}\n{code(other)}",
             changes={"phone.Contact": Change(updated={rows[friend].id: {"phone_number": number}})},

@@ -1,6 +1,6 @@
 """Turn an e-mail into to-dos."""
 
-from ..scenario import Change, Place, Problem, Scenario, login
+from ..scenario import Change, Place, Problem, Scenario, join, login
 from ..words import ITEMS
 from .star import receive
 from .tick import find_project, furnish
@@ -13,9 +13,9 @@ class Errands(Scenario):
     apps = ("gmail", "todoist")
     difficulty = 3
     wordings = (
-        "{name} sent me an email with a list. Add each line of it as a task to my Todoist project {project}.",
-        "Make a Todoist task in the project {project} of every line of the email that {name} sent me.",
-        "For each line of the email from {name}, create a task in my Todoist project {project}.",
+        '{name} sent me an email with a list. Add each line as a task to my Todoist project "{project}".',
+        'Make a Todoist task in the project "{project}" of every line of the email that {name} sent me.',
+        'For each line of the email from {name}, create a task in my Todoist project "{project}".',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -28,16 +28,16 @@ class Errands(Scenario):
             receive(place, person, "what we need", "\n".join(lists[person]))
         mine = place.user("todoist").id
         tasks = [{"project_id": project.id, "user_id": mine, "title": line} for line in lists[sender]]
+        start = login("gmail", "todoist")
         read = f"""\
-{login("gmail", "todoist")}
 thread = apis.gmail.show_inbox_threads(from_email="{sender.email}", access_token=gmail_token)[0]
 email = apis.gmail.show_email(email_id=thread["email_ids"][0], access_token=gmail_token)
 lines = email["body"].splitlines()"""
         return Problem(
             values={"name": sender.name, "project": project.name},
-            steps=[f"{read}\nprint(lines)", f"{find_project(project.name)}\n{CREATE}"],
-            wrong=f"{read}\n{find_project(other.name)}\n{CREATE}",
-            twice=f"{read}\n{find_project(project.name)}\n{CREATE}\n{CREATE}",
+            steps=[start, f"{read}\nprint(lines)", f"{find_project(project.name)}\n{CREATE}"],
+            wrong=join(start, read, find_project(other.name), CREATE),
+            twice=join(start, read, find_project(project.name), CREATE, CREATE),
             changes={"todoist.Task": Change(added=tasks)},
         )
 

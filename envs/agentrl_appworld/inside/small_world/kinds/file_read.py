@@ -24,13 +24,13 @@ class FileRead(Scenario):
 
         def code(name: str) -> str:
             arguments = f'file_path="~/documents/{name}", access_token=file_system_token'
-            return f'{start}\nfound = apis.file_system.show_file({arguments})["content"]'
+            return f'found = apis.file_system.show_file({arguments})["content"]'
 
         return Problem(
             values={"file": path},
-            steps=[code(path)],
-            wrong=code(other),
-            twice=f"{code(path)}\nfound = str(found) + str(found)",
+            steps=[start, code(path)],
+            wrong=f"{start}\n{code(other)}",
+            twice=f"{start}\n{code(path)}\nfound = str(found) + str(found)",
             answer=row.content,
             answer_code="found",
         )

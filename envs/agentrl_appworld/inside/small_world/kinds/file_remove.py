@@ -29,7 +29,7 @@ class FileRemove(Scenario):
 
         return Problem(
             values={"file": path},
-            steps=[f"{start}\n{code(path)}"],
+            steps=[start, code(path)],
             wrong=f"{start}\n{code(other)}",
             twice=f"{start}\n{code(path)}\n{code(other)}",
             changes={"file_system.File": Change(removed=[row.id])},

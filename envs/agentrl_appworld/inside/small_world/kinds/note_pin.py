@@ -11,9 +11,9 @@ class NotePin(Scenario):
     apps = ("simple_note",)
     difficulty = 2
     wordings = (
-        "Pin my note {title}.",
-        "Pin the note titled {title} in Simple Note.",
-        "I need my note {title} at the top. Pin it.",
+        'Pin my note "{title}".',
+        'Pin the note titled "{title}" in Simple Note.',
+        'I need my note "{title}" at the top. Pin it.',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -41,7 +41,7 @@ class NotePin(Scenario):
         start = login("simple_note")
         return Problem(
             values={"title": title},
-            steps=[f"{start}\n{first}\nprint(note)", second],
+            steps=[start, f"{first}\nprint(note)", second],
             wrong=f"{start}\n{code(other)}",
             twice=f"{start}\n{code(title)}\n{code(other)}",
             changes={"simple_note.Note": Change(updated={rows[title].id: {"pinned": True}})},

@@ -11,9 +11,9 @@ class NoteWrite(Scenario):
     apps = ("simple_note",)
     difficulty = 1
     wordings = (
-        "Write a note titled {title} that says {content}.",
-        "Create a note in Simple Note. Title: {title}. Content: {content}.",
-        "Note down {content} in a new note titled {title}.",
+        'Write a note titled "{title}" that says "{content}".',
+        'Create a note in Simple Note. Title: "{title}". Content: "{content}".',
+        'Note down "{content}" in a new note titled "{title}".',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -32,7 +32,7 @@ class NoteWrite(Scenario):
         row = {"user_id": mine, "title": title, "content": content}
         return Problem(
             values={"title": title, "content": content},
-            steps=[f"{start}\n{code(title)}"],
+            steps=[start, code(title)],
             wrong=f"{start}\n{code(other)}",
             twice=f"{start}\n{code(title)}\n{code(other)}",
             changes={"simple_note.Note": Change(added=[row])},

@@ -15,9 +15,9 @@ class Pay(Scenario):
     apps = ("venmo",)
     difficulty = 1
     wordings = (
-        "Send {amount} dollars to {email} on Venmo for the {thing}.",
-        "Pay {email} {amount} dollars on Venmo. Description: {thing}.",
-        "I owe {email} {amount} dollars for the {thing}. Pay it with Venmo.",
+        'Send ${amount} to {name} <{email}> on Venmo. Description: "{thing}".',
+        'Pay {name} <{email}> ${amount} on Venmo, with the description "{thing}".',
+        'I owe {name} <{email}> ${amount}. Pay it with Venmo, description "{thing}".',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -32,8 +32,8 @@ class Pay(Scenario):
 
         start = login("venmo")
         return Problem(
-            values={"amount": amount, "email": payee.email, "thing": thing},
-            steps=[f"{start}\n{code(payee)}"],
+            values={"amount": amount, "name": payee.name, "email": payee.email, "thing": thing},
+            steps=[start, code(payee)],
             wrong=f"{start}\n{code(other)}",
             twice=f"{start}\n{code(payee)}\n{code(payee)}",
             changes=payments(place, {payee: amount}, thing),

@@ -1,6 +1,6 @@
 """Pay everybody on a list."""
 
-from ..scenario import Change, Place, Problem, Scenario, login
+from ..scenario import Change, Place, Problem, Scenario, join, login
 from ..words import ITEMS
 from .contact import furnish as furnish_contacts
 from .pay import furnish as furnish_money
@@ -14,9 +14,9 @@ class PayList(Scenario):
     apps = ("simple_note", "phone", "venmo")
     difficulty = 3
     wordings = (
-        "My note {title} says whom I owe how much. Pay them all on Venmo, with the description {what}.",
-        "Pay everybody in my note {title} what I owe them, on Venmo. Use the description {what}.",
-        "Settle the debts in my Simple Note note {title} with Venmo. As description write {what}.",
+        'My note "{title}" says whom I owe how much. Pay them all on Venmo, with the description "{what}".',
+        'Pay everybody in my note "{title}" what I owe them, on Venmo. Use the description "{what}".',
+        'Settle the debts in my Simple Note note "{title}" with Venmo. As description write "{what}".',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -34,12 +34,12 @@ class PayList(Scenario):
 
         def read(name: str) -> str:
             return f"""\
-{login("simple_note", "phone", "venmo")}
 found = apis.simple_note.search_notes(query="{name}", access_token=simple_note_token)
 note_id = [n["note_id"] for n in found if n["title"] == "{name}"][0]
 note = apis.simple_note.show_note(note_id=note_id, access_token=simple_note_token)
 debts = [line.split(": ") for line in note["content"].splitlines()]"""
 
+        start = login("simple_note", "phone", "venmo")
         pay = f"""\
 for name, amount in debts:
     contact = apis.phone.search_contacts(query=name, access_token=phone_token)[0]
@@ -49,8 +49,8 @@ for name, amount in debts:
         changes: dict[str, Change] = payments(place, owed, what)
         return Problem(
             values={"title": title, "what": what},
-            steps=[f"{read(title)}\nprint(debts)", pay],
-            wrong=f"{read(other)}\n{pay}",
-            twice=f"{read(title)}\n{pay}\n{pay}",
+            steps=[start, f"{read(title)}\nprint(debts)", pay],
+            wrong=join(start, read(other), pay),
+            twice=join(start, read(title), pay, pay),
             changes=changes,
         )

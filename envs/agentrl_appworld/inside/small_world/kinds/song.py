@@ -13,9 +13,9 @@ class SongSave(Scenario):
     apps = ("spotify",)
     difficulty = 2
     wordings = (
-        "Add the song {title} to my Spotify library.",
-        "Save {title} to my song library on Spotify.",
-        "I like the song {title}. Put it into my Spotify song library.",
+        'Add the song "{title}" to my Spotify library.',
+        'Save "{title}" to my song library on Spotify.',
+        'I like the song "{title}". Put it into my Spotify song library.',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -49,7 +49,7 @@ class SongSave(Scenario):
         row = {"user_id": mine, "song_id": wanted.id}
         return Problem(
             values={"title": wanted.title},
-            steps=[f"{start}\n{first}\nprint(song)", second],
+            steps=[start, f"{first}\nprint(song)", second],
             wrong=f"{start}\n{code(other.title)}",
             twice=f"{start}\n{code(wanted.title)}\n{code(other.title)}",
             changes={"spotify.UserLibrarySong": Change(added=[row])},

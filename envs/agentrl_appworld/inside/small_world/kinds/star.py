@@ -13,9 +13,9 @@ class Star(Scenario):
     apps = ("gmail",)
     difficulty = 2
     wordings = (
-        "Star the email about the {subject} in my Gmail inbox.",
-        "Mark the Gmail thread about the {subject} as starred.",
-        "The email about the {subject} is important. Star it in Gmail.",
+        'Star the email "the {subject}" in my Gmail inbox.',
+        'Mark the Gmail thread "the {subject}" as starred.',
+        'The email "the {subject}" is important. Star it in Gmail.',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -35,7 +35,7 @@ class Star(Scenario):
         first, second = code(subject).split("\n")
         return Problem(
             values={"subject": subject},
-            steps=[f"{login('gmail')}\n{first}\nprint(thread)", second],
+            steps=[login("gmail"), f"{first}\nprint(thread)", second],
             wrong=f"{login('gmail')}\n{code(other)}",
             twice=f"{login('gmail')}\n{code(subject)}\n{code(other)}",
             changes={"gmail.UserEmailThread": Change(updated={threads[subject].id: {"starred": True}})},

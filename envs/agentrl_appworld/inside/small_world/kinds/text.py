@@ -11,9 +11,9 @@ class Text(Scenario):
     apps = ("phone",)
     difficulty = 1
     wordings = (
-        "Text {number}: bring the {thing}",
-        "Send a text message to {number} that says: bring the {thing}",
-        "Message the number {number} on my phone. Write: bring the {thing}",
+        'Text {number}: "bring the {thing}"',
+        'Send a text message to {number} that says "bring the {thing}".',
+        'Message the number {number} on my phone. Write "bring the {thing}".',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -31,7 +31,7 @@ class Text(Scenario):
         start = login("phone")
         return Problem(
             values={"number": friend.phone_number, "thing": thing},
-            steps=[f"{start}\n{code(friend)}"],
+            steps=[start, code(friend)],
             wrong=f"{start}\n{code(other)}",
             twice=f"{start}\n{code(friend)}\n{code(friend)}",
             changes={

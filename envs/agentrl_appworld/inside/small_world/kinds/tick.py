@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..scenario import Change, Place, Problem, Scenario, login
+from ..scenario import Change, Place, Problem, Scenario, join, login
 
 
 class Tick(Scenario):
@@ -12,9 +12,9 @@ class Tick(Scenario):
     apps = ("todoist",)
     difficulty = 2
     wordings = (
-        "Mark the task buy {task} in my Todoist project {project} as completed.",
-        "I am done with buy {task} in the project {project}. Complete it in Todoist.",
-        "Complete the task buy {task} of my project {project} on Todoist.",
+        'Mark the task "buy {task}" in my Todoist project "{project}" as completed.',
+        'I am done with "buy {task}" in the project "{project}". Complete it in Todoist.',
+        'Complete the task "buy {task}" of my project "{project}" on Todoist.',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -41,12 +41,12 @@ class Tick(Scenario):
             arguments = 'task_id=task["task_id"], is_completed=True, access_token=todoist_token'
             return f"task = {choose}\napis.todoist.update_task({arguments})"
 
-        start = f"{login('todoist')}\n{find}"
+        start = login("todoist")
         return Problem(
             values={"task": task, "project": project.name},
-            steps=[f"{start}\nprint(project)", code(task)],
-            wrong=f"{start}\n{code(other)}",
-            twice=f"{start}\n{code(task)}\n{code(other)}",
+            steps=[start, f"{find}\nprint(project)", code(task)],
+            wrong=join(start, find, code(other)),
+            twice=join(start, find, code(task), code(other)),
             changes={"todoist.Task": Change(updated={rows[task].id: {"is_completed": True}})},
         )
 

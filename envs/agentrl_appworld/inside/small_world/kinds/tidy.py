@@ -1,6 +1,6 @@
 """Tidy up files."""
 
-from ..scenario import Change, Place, Problem, Scenario, login
+from ..scenario import Change, Place, Problem, Scenario, join, login
 from .file_remove import furnish
 
 
@@ -11,9 +11,9 @@ class Tidy(Scenario):
     apps = ("file_system",)
     difficulty = 3
     wordings = (
-        "Move all files in ~/downloads whose name starts with {word} to ~/documents.",
-        "Tidy up: every file in ~/downloads that begins with {word} belongs in ~/documents. Move them.",
-        "Move each file whose name begins with {word} from ~/downloads to ~/documents.",
+        'Move all files in ~/downloads whose name starts with "{word}" to ~/documents.',
+        'Tidy up: every file in ~/downloads that begins with "{word}" belongs in ~/documents. Move them.',
+        'Move each file whose name begins with "{word}" from ~/downloads to ~/documents.',
     )
 
     def pose(self, place: Place) -> Problem:
@@ -32,12 +32,12 @@ class Tidy(Scenario):
             {"user_id": user.id, "path": f"{home}documents/{name}", "content": row.content}
             for name, row in moved.items()
         ]
-        start = f"{login('file_system')}\n{SHOW}"
+        start = login("file_system")
         return Problem(
             values={"word": word},
-            steps=[f"{start}\nprint(paths)", move(word, "move")],
-            wrong=f"{start}\n{move(other, 'move')}",
-            twice=f"{start}\n{move(word, 'move')}\n{move(other, 'move')}",
+            steps=[start, f"{SHOW}\nprint(paths)", move(word, "move")],
+            wrong=join(start, SHOW, move(other, "move")),
+            twice=join(start, SHOW, move(word, "move"), move(other, "move")),
             changes={
                 "file_system.File": Change(added=added, removed=[row.id for row in moved.values()]),
             },
