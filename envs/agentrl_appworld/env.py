@@ -20,6 +20,7 @@ from .worlds import MISSING, World, find_world
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test_normal", "test_challenge")
+ALL, EASY = (1, 2, 3), (1,)
 SYSTEM = """\
 You work for the person who writes to you, with the apis of their apps. Reply with one short thought and one \
 block of python between ```python and ```; what it prints is shown to you, and variables are kept. Use \
@@ -37,8 +38,10 @@ class AppWorld(RemoteEnv):
         world: Literal["auto", "small", "real"] = Field(
             default="auto", description="which tasks: the real ones if they are there, else our own"
         )
-        difficulties: tuple[int, ...] = Field(
-            default=(1, 2, 3), min_length=1, description="of the tasks to play, 1 to 3"
+        difficulties: tuple[int, ...] | None = Field(
+            default=None,
+            min_length=1,
+            description="of the tasks to play, 1 to 3; if not given, 1 in the small world and else all",
         )
         characters: int = Field(default=12_000, ge=200, description="of an observation, before it is cut")
         seconds: int = Field(default=30, ge=1, description="that the code of one turn may run")
@@ -87,10 +90,22 @@ class AppWorld(RemoteEnv):
     )
     suggests: ClassVar[Mapping[str, Any]] = {
         "agent": "chat",
+        "model": "tiny_code",
         "agent.system": SYSTEM,
         "rewards": {"success": 1.0},
         "simulator.max_turns": 40,
         "simulator.max_new_tokens": 512,
+    }
+    # It imitates the small world's experts first; an episode that has gone astray is not worth waiting for.
+    suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny_code": {
+            "warmup": 40,
+            "warmup_learning_rate": 1e-3,
+            "steps": 40,
+            "tasks_per_step": 8,
+            "simulator.max_turns": 6,
+            "simulator.max_new_tokens": 160,
+        }
     }
 
     @cached_property
@@ -126,7 +141,8 @@ class AppWorld(RemoteEnv):
         if split not in self._tasks:
             path = self.world.truth / "data" / "datasets" / f"{split}.txt"
             found = [self._task(name, split) for name in path.read_text(encoding="utf-8").split()]
-            self._tasks[split] = [task for task in found if task.difficulty in self.config.difficulties]
+            played = self.config.difficulties or (ALL if self.world.real else EASY)
+            self._tasks[split] = [task for task in found if task.difficulty in played]
         return self._tasks[split]
 
     def demonstrate(self, task: Task) -> Sequence[str] | None:

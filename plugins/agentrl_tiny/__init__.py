@@ -1,6 +1,7 @@
 """The built-in model: small enough to improve by reinforcement learning on one CPU thread in minutes.
 
-`checkpoint/` holds it, with its card; `python -m agentrl_tiny.train` makes it anew.
+`checkpoint/` holds it, with its card; `python -m agentrl_tiny.train` makes it anew. `checkpoint_code/` holds
+one that knows words of code as well, for envs whose actions are programs; `python -m agentrl_tiny.train_code`.
 """
 
 from collections.abc import Mapping
@@ -25,3 +26,13 @@ class Tiny(Model):
     def path(self) -> Path:
         """Return the folder with weights, tokenizer, chat template and card."""
         return Path(__file__).parent / "checkpoint"
+
+
+class TinyCode(Tiny):
+    """The model `tiny_code`."""
+
+    suggests: ClassVar[Mapping[str, Any]] = {**Tiny.suggests, "simulator.max_new_tokens": 160}
+
+    def path(self) -> Path:
+        """Return the folder with weights, tokenizer, chat template and card."""
+        return Path(__file__).parent / "checkpoint_code"

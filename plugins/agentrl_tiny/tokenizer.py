@@ -5,7 +5,7 @@ space before them. The 256 byte symbols beneath make it lossless on any text.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ TAGS = tuple(
     f"<{slash}{name}>" for name in ("think", "search", "information", "answer") for slash in ("", "/")
 )
 # System messages are left out: they cost tokens, and this model is too small to follow instructions.
+# Before a line of code that is indented by four, eight or twelve; the last space belongs to what follows.
+INDENTS = tuple("\n" + " " * (width - 1) for width in (4, 8, 12))
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -28,21 +30,47 @@ TEMPLATE = (
 
 def listed_words() -> list[str]:
     """Return the words of `words.txt`, each with the space before it, if it has one."""
-    words = []
-    for line in (Path(__file__).parent / "words.txt").read_text(encoding="utf-8").splitlines():
-        head, *rest = line.split() or ["#"]
-        if head == "@both":
-            words += [*rest, *(f" {word}" for word in rest)]
-        elif head != "#":
-            words += [f" {word}" for word in (head, *rest)]
-    return list(dict.fromkeys(words))
+    return _spaced(_lines("words.txt"))
 
 
-def build_tokenizer(more_words: Iterable[str] = ()) -> Any:
-    """Return the tokenizer with the listed words and `more_words` (each with its space) as tokens."""
+def code_words() -> list[str]:
+    """Return the words and marks of `code_words.txt`, and what code has besides: indents, two digits."""
+    return [*_spaced(_lines("code_words.txt")), *INDENTS, *(f"{number:02d}" for number in range(100))]
+
+
+def group(name: str) -> list[str]:
+    """Return the words of a group of `code_words.txt`, such as "things", as they stand there."""
+    return [word for kind, words in _lines("code_words.txt") if kind == f"@{name}" for word in words]
+
+
+def _lines(file: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the groups of a file of words: their kind, "@spaced" if nothing is said, and the words."""
+    for line in (Path(__file__).parent / file).read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if words and words[0].startswith("@"):
+            yield words[0], words[1:]
+        elif words and words[0] != "#":
+            yield "@spaced", words
+
+
+def _spaced(groups: Iterable[tuple[str, list[str]]]) -> list[str]:
+    """Return words without and with a space before them, as their kind wants it."""
+    found: list[str] = []
+    for kind, words in groups:
+        found += words if kind != "@spaced" else []
+        found += [f" {word}" for word in words] if kind != "@plain" else []
+        found += [f" {word.title()}" for word in words] if kind in ("@first", "@last") else []
+    return list(dict.fromkeys(found))
+
+
+def build_tokenizer(more_words: Iterable[str] = (), last_words: Iterable[str] = ()) -> Any:
+    """Return the tokenizer with words as tokens: listed ones, `more_words`, and behind all `last_words`.
+
+    Words are given with the space before them, if they have one.
+    """
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [word.replace(" ", "Ġ") for word in (*listed_words(), *more_words)]
+    words = [_symbols(word) for word in (*listed_words(), *more_words, *last_words)]
     tokens = dict.fromkeys((*SPECIAL, *TAGS, *symbols, *words))
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
@@ -58,6 +86,11 @@ def build_tokenizer(more_words: Iterable[str] = ()) -> Any:
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
     )
+
+
+def _symbols(word: str) -> str:
+    """Return an ASCII word as the symbols that stand for its bytes."""
+    return word.replace(" ", "Ġ").replace("\n", "Ċ")
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -10,14 +10,12 @@ reinforcement learning. Same seed, same thread count, same library versions: sam
 import argparse
 import json
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentrl.plugins import make
@@ -25,8 +23,10 @@ from agentrl.plugins import make
 from .card import Stage, write_card
 from .demonstrations import batch
 from .drills import LONG, SHORT, Words, drill
+from .learner import Learner
 from .play import success_rate
-from .tokenizer import USER, build_tokenizer, listed_words, save_tokenizer
+from .tokenizer import build_tokenizer, save_tokenizer
+from .vocabulary import env_words, words_of
 
 ENV = "deepsearch"
 # Hops of the demonstrated questions; two are shown most, three so that the pattern generalises.
@@ -56,51 +56,6 @@ def make_model(tokenizer: Any) -> Any:
         bos_token_id=None,
     )
     return LlamaForCausalLM(config)
-
-
-def words_of(tokenizer: Any, env: Any) -> Words:
-    """Return what drills are made of: the people of the training split, and every word there is."""
-
-    def number(word: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(word.replace(" ", "Ġ")))
-
-    pairs = [[number(f" {name}") for name in person.split()] for person in env.people("train")]
-    words = [number(word) for word in (*env_words(env), *listed_words())]
-    relations = [number(f" {relation}") for relation in env.relations]
-    return Words([(first, last) for first, last in pairs], relations, words, number("."), number(USER))
-
-
-def env_words(env: Any) -> list[str]:
-    """Return the words of the env's worlds, each with the space before it."""
-    people = [person.split() for person in env.people("train")]
-    names = [sorted({name[place] for name in people}) for place in (0, 1)]
-    return [f" {word}" for word in (*env.relations, *names[0], *names[1])]
-
-
-class Learner:
-    """A model, its optimizer, and what both have been through in one stage."""
-
-    def __init__(self, stage: Stage, model: Any) -> None:
-        """Begin `stage`."""
-        self.model = model
-        self.stage = stage
-        self._optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.01)
-        self._began = time.perf_counter()
-
-    def update(self, ids_BT: Tensor, mask_BT: Tensor, rate: float) -> None:
-        """Learn the masked tokens of a batch at learning rate `rate`."""
-        learnt_BT = mask_BT[:, 1:]
-        hidden_BTH = self.model.model(ids_BT).last_hidden_state[:, :-1]
-        logits_NV, targets_N = self.model.lm_head(hidden_BTH[learnt_BT]), ids_BT[:, 1:][learnt_BT]
-        loss = torch.nn.functional.cross_entropy(logits_NV, targets_N)
-        self._optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        accuracy = float((logits_NV.argmax(-1) == targets_N).float().mean())
-        self.stage.record(loss.item(), accuracy, ids_BT.numel(), time.perf_counter() - self._began)
 
 
 def drill_until_fluent(model: Any, words: Words, seed: int) -> Stage:

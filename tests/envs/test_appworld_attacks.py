@@ -17,6 +17,7 @@ import pytest
 
 from agentrl import Action, Env, Task, UsageError
 from agentrl.hosting import EnvRaised, WorkerDied
+from agentrl.hosting.codec import Nonsense
 from agentrl.hosting.elsewhere import RemotePool, Sandbox, Site, sandbox, site_of
 from agentrl_appworld import AppWorld
 from agentrl_appworld.inside import playground
@@ -32,6 +33,8 @@ pytestmark = [
 TASK = "fileread00_1"
 KEY = "some secret key of the user"
 PATIENCE = 240.0
+# How an episode may end that is attacked; in a run each makes the trajectory an error.
+ENDS = (EnvRaised, Nonsense, WorkerDied, TimeoutError)
 
 ANSWER = "the answer"
 # Code that an action runs, and what it shows where it works. {truth} is the folder with the task's ground
@@ -172,7 +175,7 @@ def play(place: Place, attacks: dict[str, str], *, walled: bool) -> Played:
         try:
             async with asyncio.timeout(PATIENCE):
                 return (await env.step(Action(f"```python\n{code}\n```"))).text
-        except (EnvRaised, WorkerDied, TimeoutError) as error:
+        except ENDS as error:
             return f"Execution failed. The episode has ended: {error}"
 
     async def episode(pool: RemotePool, said: Sequence[str]) -> tuple[str, bool]:
@@ -181,7 +184,7 @@ def play(place: Place, attacks: dict[str, str], *, walled: bool) -> Played:
             shown, success = "", False
             for code in said:
                 shown += await show(env, code)
-            with suppress(EnvRaised, WorkerDied, TimeoutError):
+            with suppress(*ENDS):
                 async with asyncio.timeout(PATIENCE):
                     success = (await env.judge()).success
             return shown, success

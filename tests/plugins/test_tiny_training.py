@@ -13,6 +13,7 @@ from agentrl_tiny.card import Stage
 from agentrl_tiny.demonstrations import batch, encode
 from agentrl_tiny.drills import Drill, drill, entries, facts
 from agentrl_tiny.tokenizer import build_tokenizer
+from agentrl_tiny.vocabulary import env_words, words_of
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +23,21 @@ def env() -> Any:
 
 @pytest.fixture(scope="module")
 def tokenizer(env: Any) -> Any:
-    return build_tokenizer(train.env_words(env))
+    return build_tokenizer(env_words(env))
 
 
 @pytest.mark.parametrize(("make_table", "key"), [(facts, 3), (entries, 1)])
 def test_every_row_of_a_drill_table_has_a_key_of_its_own(
     env: Any, tokenizer: Any, make_table: Any, key: int
 ) -> None:
-    words = train.words_of(tokenizer, env)
+    words = words_of(tokenizer, env)
     for seed in range(20):
         table = make_table(random.Random(seed), words, 12)
         assert len({tuple(row[:key]) for row in table}) == 12
 
 
 def test_everything_a_drill_asks_for_stands_before_it(env: Any, tokenizer: Any) -> None:
-    words = train.words_of(tokenizer, env)
+    words = words_of(tokenizer, env)
     for seed in range(10):
         ids, mask = drill(random.Random(seed), words, Drill(rows=(4,), tokens=96, batch=3))
         for row, learnt in zip(ids.tolist(), mask.tolist(), strict=True):
@@ -47,7 +48,7 @@ def test_everything_a_drill_asks_for_stands_before_it(env: Any, tokenizer: Any) 
 
 
 def test_drills_never_show_a_person_of_the_dev_or_test_split(env: Any, tokenizer: Any) -> None:
-    words = train.words_of(tokenizer, env)
+    words = words_of(tokenizer, env)
     shown = {"".join(tokenizer.decode(list(pair))).strip() for pair in words.pairs}
     assert shown == set(env.people("train"))
     assert not shown & {*env.people("dev"), *env.people("test")}
@@ -100,7 +101,7 @@ def test_the_same_seed_makes_the_same_model_and_a_kept_drill_is_gone_on_from(
 def test_learning_a_batch_again_and_again_makes_it_right(env: Any, tokenizer: Any) -> None:
     torch.manual_seed(0)
     learner = train.Learner(Stage("test", smoothing=0.0), train.make_model(tokenizer))
-    ids, mask = drill(random.Random(0), train.words_of(tokenizer, env), Drill(rows=(2,), tokens=30, batch=4))
+    ids, mask = drill(random.Random(0), words_of(tokenizer, env), Drill(rows=(2,), tokens=30, batch=4))
     for _ in range(60):
         learner.update(ids, mask, 3e-3)
     assert learner.stage.updates == 60
