@@ -99,11 +99,12 @@ class AppWorld(RemoteEnv):
     # It imitates the small world's experts first; an episode that has gone astray is not worth waiting for.
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny_code": {
-            "warmup": 40,
-            "warmup_learning_rate": 1e-3,
+            "warmup": 50,
+            "warmup_learning_rate": 2e-3,
+            "trainer.learning_rate": 1e-4,
             "steps": 40,
             "tasks_per_step": 8,
-            "simulator.max_turns": 6,
+            "simulator.max_turns": 4,
             "simulator.max_new_tokens": 160,
         }
     }

@@ -1,7 +1,7 @@
 """The built-in model: small enough to improve by reinforcement learning on one CPU thread in minutes.
 
 `checkpoint/` holds it, with its card; `python -m agentrl_tiny.train` makes it anew. `checkpoint_code/` holds
-one that knows words of code as well, for envs whose actions are programs; `python -m agentrl_tiny.train_code`.
+one that knows words of code as well, for envs whose actions are programs, made by `agentrl_tiny.train_code`.
 """
 
 from collections.abc import Mapping

@@ -117,6 +117,7 @@ def verdicts(groups: Sequence[Group]) -> list[list[bool | None]]:
 @APPWORLD
 @LONG
 def test_tasks_have_scenarios_of_three_and_difficulties_and_are_read_once(env: AppWorld) -> None:
+    env = AppWorld(AppWorld.Config(difficulties=(1, 2, 3)))
     tasks = env.tasks("dev")
     assert tasks is env.tasks("dev")
     scenarios = {
@@ -124,7 +125,7 @@ def test_tasks_have_scenarios_of_three_and_difficulties_and_are_read_once(env: A
     }
     assert all(ids == [f"{name}_{n}" for n in (1, 2, 3)] for name, ids in scenarios.items())
     assert {task.difficulty for task in tasks} == {1, 2, 3}
-    easy = AppWorld(AppWorld.Config(difficulties=(1,))).tasks("dev")
+    easy = AppWorld().tasks("dev")
     assert [task.id for task in easy] == [task.id for task in tasks if task.difficulty == 1]
     assert len(env.fingerprint()["tasks"]) == 64
     with pytest.raises(UsageError, match="no split 'test': there is train, dev, test_normal, test_challenge"):
@@ -139,7 +140,8 @@ def test_test_splits_are_measured_on_and_never_trained_on(split: str) -> None:
 
 
 def test_one_setting_says_how_many_turns_there_are() -> None:
-    assert resolve({"env": "appworld"}).simulator.max_turns == 40
+    assert resolve({"env": "appworld", "model": "some/model"}).simulator.max_turns == 40
+    assert resolve({"env": "appworld"}).simulator.max_turns == 4
     assert "turns" not in AppWorld.Config.model_fields
 
 

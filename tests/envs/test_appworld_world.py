@@ -316,7 +316,7 @@ def test_what_was_answered_otherwise_than_in_the_episode_is_not_judged(world: Wo
     changed = [{**call, "answer": "200 0123456789ab"} for call in record["calls"]]
     silent = [{**call, "answer": None} for call in record["calls"]]
     jobs = [{**job(task), "records": [{**record, "calls": calls}, *rest]} for calls in (changed, silent)]
-    for result in world.attempt("judge", world.truth, jobs):
+    for result in world.attempt("judge", world.truth, jobs, parallel=2):
         assert "cannot be told from its calls" in result["crash"]
 
 
