@@ -51,7 +51,7 @@ def examine() -> list[Finding]:
         partial(library, "deepspeed", "deepspeed", "pip install deepspeed"),
         partial(library, "ray", "ray", "pip install ray"),
         browser,
-        appworld,
+        sandbox,
     ]
     with ThreadPoolExecutor(max_workers=4) as pool:
         return list(pool.map(lambda check: check(), checks))
@@ -96,19 +96,18 @@ def browser() -> Finding:
     return Finding("browser", "usable", (output.splitlines() or [path])[0])
 
 
-def appworld() -> Finding:
-    """Return whether the AppWorld simulator is there."""
-    path = shutil.which("appworld")
+def sandbox() -> Finding:
+    """Return whether envs that play in a sandbox can do so here."""
+    path = shutil.which("bwrap")
     if path is None:
-        advice = (
-            "in a virtual environment of its own, because it pins old libraries: "
-            "pip install appworld && appworld install && appworld download data"
-        )
-        return Finding("AppWorld", "missing", "no appworld command on the PATH", advice)
-    _, problem = probe([path, "--help"])
+        return Finding("sandbox", "missing", "no bwrap on the PATH", "on Debian: apt-get install bubblewrap")
+    _, problem = probe(
+        [path, "--unshare-user", "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "true"]
+    )
     if problem:
-        return Finding("AppWorld", "broken", f"{path}: {problem}", "install it again in its own environment")
-    return Finding("AppWorld", "usable", path)
+        advice = "allow this user namespaces of its own; `agentrl env setup NAME` says how"
+        return Finding("sandbox", "broken", f"{path}: {problem}", advice)
+    return Finding("sandbox", "usable", path)
 
 
 def probe(command: Sequence[str], timeout: float = TIMEOUT) -> tuple[str, str | None]:

@@ -32,11 +32,13 @@ def test_a_library_is_usable_missing_or_broken() -> None:
 def test_what_is_no_library_is_looked_for_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     assert "chromium-headless-shell" in doctor.browser().advice
-    assert "appworld" in doctor.appworld().advice
+    assert "bubblewrap" in doctor.sandbox().advice
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/false")
-    assert (doctor.browser().state, doctor.appworld().state) == ("broken", "broken")
+    assert (doctor.browser().state, doctor.sandbox().state) == ("broken", "broken")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/true")
+    assert doctor.sandbox().state == "usable"
     monkeypatch.setattr(doctor.shutil, "which", lambda name: sys.executable)
-    assert (doctor.browser().state, doctor.appworld().state) == ("usable", "usable")
+    assert doctor.browser().state == "usable"
     assert doctor.browser().detail.startswith("Python 3.")
 
 
@@ -70,6 +72,6 @@ def test_the_command_shows_every_finding(
         "bm25s",
         "tensorboard",
         "browser",
-        "AppWorld",
+        "sandbox",
     ):
         assert part in shown
