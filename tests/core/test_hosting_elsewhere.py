@@ -168,7 +168,8 @@ def do_family():
         [sys.executable, "-c", "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(600)"]
     )
     daemon.wait()
-    (folder / "family").write_text("%d %d" % (child.pid, stranger.pid))
+    (folder / "kin").write_text("%d %d" % (child.pid, stranger.pid))
+    (folder / "kin").rename(folder / "family")
     time.sleep(600)
 """
 JUDGE = """

@@ -30,8 +30,6 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, Dict, List, Optional, Set, Tuple  # noqa: UP035 - valid on Python 3.9
 
-from enclosure import Enclosure  # type: ignore[import-not-found]  # beside this file
-
 Message = Dict[str, Any]  # noqa: UP006
 
 _HEADER = struct.Struct(">I")
@@ -50,6 +48,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> None:
     """Preload, then serve until the input closes."""
+    from enclosure import Enclosure  # type: ignore[import-not-found]  # beside this file
+
     del sys.path[0]  # this file's folder, whose modules are none of the plugin's business
     faulthandler.enable()
     control = _take_input()
@@ -67,7 +67,8 @@ def main() -> None:
         raise
     gc.collect()
     gc.freeze()
-    Zygote(control, module, order).serve()
+    enclosure = Enclosure(order["enclosure"]) if order["enclosure"] else None
+    Zygote(control, module, order, enclosure).serve()
 
 
 def load(path: str) -> ModuleType:
@@ -86,15 +87,15 @@ def load(path: str) -> ModuleType:
 class Zygote:
     """Forks episodes, reaps them, and kills what they leave behind. Runs no code of the plugin."""
 
-    def __init__(self, control: socket.socket, module: ModuleType, order: Message) -> None:
-        """Take where orders come from, the preloaded module, and the limits."""
+    def __init__(self, control: socket.socket, module: ModuleType, order: Message, enclosure: Any) -> None:
+        """Take where orders come from, the preloaded module, the limits, and who encloses episodes."""
         self.control = control
         self.module = module
         self.order = order
         self.numbers: Dict[int, int] = {}  # noqa: UP006 - by process
         self.deadlines: Dict[int, float] = {}  # noqa: UP006 - by process
         self.overdue: Set[int] = set()  # noqa: UP006
-        self.enclosure = Enclosure(order["enclosure"]) if order["enclosure"] else None
+        self.enclosure = enclosure
         self.session = os.getsid(0)
         self.preloaded = set(_children())
         self.awake, self.alarm = os.pipe()
