@@ -78,6 +78,6 @@ def test_the_drills_teach_it() -> None:
 
 def test_it_passes_on_what_it_was_told() -> None:
     model = AutoModelForCausalLM.from_pretrained(FOLDER)
-    assert fluency(model, tokenizer(), seed=1, errands=128) > 0.25
+    assert fluency(model, tokenizer(), seed=1, errands=128) > 0.9
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 6_000_000
     assert (FOLDER / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: apache-2.0\n")
