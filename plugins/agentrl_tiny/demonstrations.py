@@ -41,10 +41,15 @@ def encode(tokenizer: Any, turns: Sequence[tuple[str, str]]) -> tuple[list[int],
 def batch(chance: random.Random, tokenizer: Any, envs: Sequence[Env], size: int) -> tuple[Tensor, Tensor]:
     """Return ids and mask, both (B, T), of `size` demonstrations of training tasks, padded on the right."""
     drawn = [_draw(chance, envs) for _ in range(size)]
-    rows = [encode(tokenizer, asyncio.run(dialogue(env, task))) for env, task in drawn]
+    return padded(tokenizer, [asyncio.run(dialogue(env, task)) for env, task in drawn])
+
+
+def padded(tokenizer: Any, dialogues: Sequence[Sequence[tuple[str, str]]]) -> tuple[Tensor, Tensor]:
+    """Return ids and the mask of what the expert wrote, both (B, T), padded on the right."""
+    rows = [encode(tokenizer, turns) for turns in dialogues]
     length = max(len(ids) for ids, _ in rows)
-    ids_BT = torch.full((size, length), tokenizer.pad_token_id)
-    mask_BT = torch.zeros((size, length), dtype=torch.bool)
+    ids_BT = torch.full((len(rows), length), tokenizer.pad_token_id)
+    mask_BT = torch.zeros((len(rows), length), dtype=torch.bool)
     for row, (ids, expert) in enumerate(rows):
         ids_BT[row, : len(ids)] = torch.tensor(ids)
         mask_BT[row, : len(ids)] = torch.tensor(expert)

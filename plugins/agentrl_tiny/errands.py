@@ -14,10 +14,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .demonstrations import encode
+from .demonstrations import padded
 from .tokenizer import group
 
 # How a detail is said, and how it is written as an argument.
@@ -42,14 +41,7 @@ class Errands:
 
     def batch(self, tokenizer: Any, size: int) -> tuple[Tensor, Tensor]:
         """Return ids and the mask of what is to be learnt, both (B, T), padded on the right."""
-        rows = [encode(tokenizer, self.dialogue()) for _ in range(size)]
-        length = max(len(ids) for ids, _ in rows)
-        ids_BT = torch.full((size, length), tokenizer.pad_token_id)
-        mask_BT = torch.zeros((size, length), dtype=torch.bool)
-        for row, (ids, expert) in enumerate(rows):
-            ids_BT[row, : len(ids)] = torch.tensor(ids)
-            mask_BT[row, : len(ids)] = torch.tensor(expert)
-        return ids_BT, mask_BT
+        return padded(tokenizer, [self.dialogue() for _ in range(size)])
 
     def dialogue(self) -> list[tuple[str, str]]:
         """Return what is said and what is to be answered, turn by turn."""
