@@ -28,7 +28,7 @@ def appworld_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site.folder / "venv").symlink_to(Path(PYTHON).parent.parent)
     inside = site.package / INSIDE
     subprocess.run(
-        [PYTHON, "-m", "small_world", str(site.files / "small"), "--fewer", "8"],
+        [PYTHON, "-m", "small_world", str(site.files / "small"), "--fewer", "24"],
         env={**os.environ, "PYTHONPATH": str(inside), "PYTHONDONTWRITEBYTECODE": "1"},
         check=True,
         capture_output=True,

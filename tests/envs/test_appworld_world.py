@@ -9,13 +9,22 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from agentrl_appworld.inside import worker
 from agentrl_appworld.inside.playground import copy_without_truth
-from agentrl_appworld.inside.small_world.words import ADJECTIVES, NOUNS, TENTHS, people, things
+from agentrl_appworld.inside.small_world.words import (
+    ADJECTIVES,
+    NOUNS,
+    TENTHS,
+    Person,
+    people,
+    strangers,
+    things,
+)
 
 INSIDE = Path(worker.__file__).parent
 PYTHON = os.environ.get("AGENTRL_APPWORLD_PYTHON", "")
@@ -120,6 +129,20 @@ def test_splits_share_no_person_and_no_thing() -> None:
     for share in (lambda split: {person.name for person in people(split)}, lambda split: set(things(split))):
         sets = [share(split) for split in TENTHS]
         assert len(set().union(*sets)) == sum(map(len, sets))
+
+
+def test_strangers_of_splits_share_no_name_and_no_number() -> None:
+    def met(split: str) -> list[Person]:
+        chance = Random(split)
+        return [one for _ in range(200) for one in (*strangers(chance, people(split)), *people(split))]
+
+    for share in (lambda each: each.name, lambda each: each.email, lambda each: each.phone_number):
+        sets = [{share(each) for each in met(split)} for split in TENTHS]
+        assert len(set().union(*sets)) == sum(map(len, sets))
+    one, other = strangers(Random(0), people("train"))
+    assert one.email != other.email
+    assert one.phone_number != other.phone_number
+    assert not {one.email, other.email} & {person.email for person in people("train")}
 
 
 def test_every_split_knows_every_word_that_things_are_named_by() -> None:
@@ -249,7 +272,7 @@ def test_sixteen_episodes_of_one_task_at_once_are_judged_right(world: World) -> 
 @APPWORLD
 @LONG
 def test_what_an_episode_shows_and_how_it_ends(world: World) -> None:
-    limits = {"characters": 200, "seconds": 60, "calls": 5}
+    limits = {"characters": 200, "seconds": 60, "calls": 5, "errors": None}
     config = {**limits, "play_root": str(world.play_root)}
     said = (
         "I would rather talk.",
@@ -267,6 +290,19 @@ def test_what_an_episode_shows_and_how_it_ends(world: World) -> None:
     assert second[2] == "Output:\n```\n7\n```"
     ends = [[observation["done"] for observation in each["seen"]] for each in played]
     assert ends == [[False] * 4, [False] * 4 + [True]]
+
+
+@APPWORLD
+@LONG
+def test_so_many_errors_in_a_row_end_an_episode(world: World) -> None:
+    config = {"characters": 200, "seconds": 60, "calls": 5, "play_root": str(world.play_root), "errors": 2}
+    said = [fence(code) for code in ("1 / 0", "kept = 7", "kept +", "1 / 0", DONE)]
+    (played,) = world.play([job("alarm00_1", *said, config=config)])
+    assert [observation["done"] for observation in played["seen"]] == [False] * 4 + [True]
+    (judged,) = world.judge([{**job("alarm00_1"), "records": played["records"]}])
+    assert not judged["success"]
+    assert judged["metrics"]["completed"] == 0
+    assert judged["metrics"]["code_errors"] == 0.75
 
 
 @APPWORLD

@@ -17,6 +17,7 @@ from appworld.common.constants import (  # type: ignore[import-not-found]
     DEFAULT_SYSTEM_DATETIME,
 )
 
+from .accounts import open_account
 from .files import write_json
 from .words import Person, password
 
@@ -63,11 +64,7 @@ def _add_person(models: Any, person: Person) -> None:
     for app in ACCOUNT_APPS:
         secret = password(person, app)
         models.admin.AccountPassword(main_user_id=main.id, account_name=app, password=secret).save()
-        key = "phone_number" if app == "phone" else "email"
-        account = {"first_name": person.first_name, "last_name": person.last_name, "password": secret}
-        fields = {key: getattr(person, key)} | ({} if app in ("phone", "gmail") else {"verified": True})
-        user = models[app].User(**account, **fields)
-        user.save()
+        user = open_account(models, person, app)
         if app == "file_system":
             for path in ("/", "/home/", user.home_directory_path):
                 models.file_system.Directory(path=path, user_id=user.id).save()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
-from .words import Person
+from .accounts import key_of, open_account
+from .words import Person, strangers
 
 # Stands for any value where a change may write what is not known before.
 ANYTHING = "*"
@@ -80,8 +81,16 @@ class Place:
     def user(self, app: str, person: Person | None = None) -> Any:
         """Return somebody's account in an app, mine by default."""
         who = person or self.me
-        key = "phone_number" if app == "phone" else "email"
+        key = key_of(app)
         return self.models[app].User.find_one(**{key: getattr(who, key)})
+
+    def strangers(self, app: str) -> tuple[Person, Person]:
+        """Return two people who have an account in this app only, and in this task only."""
+        known = (self.me, *self.others)
+        found = strangers(self.chance, known)
+        for person in found:
+            open_account(self.models, person, app)
+        return found
 
 
 class Scenario(ABC):
@@ -104,7 +113,7 @@ def login(*apps: str) -> str:
         "me = apis.supervisor.show_profile()",
     ]
     for app in apps:
-        key = "phone_number" if app == "phone" else "email"
+        key = key_of(app)
         arguments = f'username=me["{key}"], password=passwords["{app}"]'
         lines.append(f'{app}_token = apis.{app}.login({arguments})["access_token"]')
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """People and things. Splits share words, but never a person or a thing: those cannot be learnt by heart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from random import Random
@@ -17,7 +18,9 @@ FIRST_NAMES = {
     "dev": _words("Gina Hana Iris Jane Kim Lena Gus Hugo Ivan Jack Karl Leo"),
     "test_normal": _words("Mia Nora Olga Pia Rosa Vera Max Nick Otto Paul Rob Sam"),
 }
+EVERYBODY = sum(map(len, FIRST_NAMES.values()))
 LAST_NAMES = _words("Stone Winter Brook Field Hill Lake Marsh Ford Wood Rivers")
+FIRST_PHONE, STEP = 5_554_000_000, 7919
 ADJECTIVES = _words(
     "red blue green old new small big quiet loud cold warm dark bright sweet soft wild early late empty gold"
 )
@@ -44,6 +47,11 @@ class Person:
     def name(self) -> str:
         """Return first and last name."""
         return f"{self.first_name} {self.last_name}"
+
+    @property
+    def number(self) -> int:
+        """Return which of all people this is."""
+        return (int(self.phone_number) - FIRST_PHONE) // STEP
 
 
 def people(split: str) -> list[Person]:
@@ -74,12 +82,29 @@ def time_of_day(chance: Random) -> str:
     return f"{chance.randrange(5, 23):02d}:{chance.randrange(0, 60, 5):02d}"
 
 
+def strangers(chance: Random, known: Sequence[Person]) -> tuple[Person, Person]:
+    """Return two people with first names of people who are known, and last names and numbers of nobody."""
+    emails = {person.email for person in known}
+    free = [
+        (person, last)
+        for person, last in product(known, LAST_NAMES)
+        if f"{person.first_name}.{last}@example.com".lower() not in emails
+    ]
+    # Of the numbers of all splits, every one in so many belongs to the same split.
+    rounds = chance.sample(range(1, 20), 2)
+    one, other = (
+        _person(namesake.first_name, last, namesake.number + EVERYBODY * further)
+        for (namesake, last), further in zip(chance.sample(free, 2), rounds, strict=True)
+    )
+    return one, other
+
+
 def _person(first: str, last: str, number: int) -> Person:
     return Person(
         first,
         last,
         f"{first}.{last}@example.com".lower(),
-        f"555{4_000_000 + 7919 * number}",
+        f"{FIRST_PHONE + STEP * number}",
         f"{1970 + number % 30}-{number % 12 + 1:02d}-{number % 28 + 1:02d}",
         "female" if number % 12 < 6 else "male",
     )

@@ -22,8 +22,8 @@ class Pay(Scenario):
 
     def pose(self, place: Place) -> Problem:
         """Give me enough money."""
-        furnish(place)
-        payee, other = place.others[:2]
+        payee, other = place.strangers("venmo")
+        furnish(place, payee, other)
         amount, thing = place.chance.randrange(5, 100), place.things[0]
 
         def code(person: Person) -> str:
@@ -40,9 +40,9 @@ class Pay(Scenario):
         )
 
 
-def furnish(place: Place) -> None:
+def furnish(place: Place, *more: Person) -> None:
     """Give everybody money."""
-    for person in (place.me, *place.others):
+    for person in (place.me, *place.others, *more):
         user = place.user("venmo", person)
         user.venmo_balance = START_BALANCE
         user.save()

@@ -17,8 +17,8 @@ class Text(Scenario):
     )
 
     def pose(self, place: Place) -> Problem:
-        """Nothing has to be there."""
-        friend, other = place.others[:2]
+        """The number has to be somebody's."""
+        friend, other = place.strangers("phone")
         thing = place.things[0]
 
         def code(person: Person) -> str:
