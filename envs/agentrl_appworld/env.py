@@ -46,6 +46,9 @@ class AppWorld(RemoteEnv):
         characters: int = Field(default=12_000, ge=200, description="of an observation, before it is cut")
         seconds: int = Field(default=30, ge=1, description="that the code of one turn may run")
         calls: int = Field(default=1000, ge=1, description="of apis in one turn")
+        errors: int | None = Field(
+            default=None, ge=1, description="turns in a row whose code failed, after which the episode ends"
+        )
         sandbox: bool = Field(
             default=True, description="whether code of episodes runs within walls; else it can read answers"
         )
@@ -86,7 +89,7 @@ class AppWorld(RemoteEnv):
         memory_mb=4096,
         preload_seconds=300.0,
         # Not the rest of the plugin: who knows how the small world is made can tell its answers.
-        sandbox=Sandbox(readable=("{package}/inside/answers.py",)),
+        sandbox=Sandbox(readable=("{package}/inside/answers.py", "{package}/inside/opening.py")),
     )
     suggests: ClassVar[Mapping[str, Any]] = {
         "agent": "chat",
@@ -99,11 +102,16 @@ class AppWorld(RemoteEnv):
     # It imitates the small world's experts first; an episode that has gone astray is not worth waiting for.
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny_code": {
-            "warmup": 50,
-            "warmup_learning_rate": 2e-3,
-            "trainer.learning_rate": 1e-4,
-            "steps": 40,
-            "tasks_per_step": 8,
+            "warmup": 70,
+            "warmup_learning_rate": 1e-3,
+            "trainer.learning_rate": 3e-4,
+            "trainer.warmup_steps": 5,
+            "trainer.schedule": "linear",
+            "trainer.betas": (0.9, 0.99),
+            "trainer.epochs": 2,
+            "steps": 50,
+            "tasks_per_step": 16,
+            "env.errors": 1,
             "simulator.max_turns": 4,
             "simulator.max_new_tokens": 160,
         }

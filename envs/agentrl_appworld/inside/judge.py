@@ -7,14 +7,11 @@ on the account and the clock, and the clock stands still at the task's time.
 
 import gc
 import json
-import os
 import re
 import shutil
 import uuid
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 MOST_CALLS = 20_000
@@ -28,17 +25,11 @@ def preload(config: Mapping[str, Any]) -> None:
 
     `config["truth_root"]` is a folder with data/, ground truth included.
     """
-    root = config["truth_root"]
-    os.environ["APPWORLD_ROOT"] = root
-    # That AppWorld signs its tokens with a short key is no news, but would be told for every call.
-    warnings.filterwarnings("ignore", module="jwt")
-    from appworld import update_root  # type: ignore[import-not-found]
+    from opening import open_root, rehearse  # type: ignore[import-not-found]
 
-    update_root(root)
-    tasks = sorted(path.name for path in (Path(root) / "data" / "tasks").iterdir())
-    if not tasks:
-        raise FileNotFoundError(f"there is no task in {root}/data/tasks; build or download the data first")
-    judge({"id": tasks[0]}, 0, [], config)
+    task = open_root(config["truth_root"])
+    rehearse(task)
+    judge({"id": task}, 0, [], config)
     gc.collect()
     gc.freeze()
 
@@ -55,7 +46,7 @@ def judge(
         RuntimeError: a call was answered otherwise than in the episode, so that nobody knows what it led to.
     """
     from answers import listen  # type: ignore[import-not-found]
-    from appworld import AppWorld, evaluate_task
+    from appworld import AppWorld, evaluate_task  # type: ignore[import-not-found]
     from appworld.apps.model_lib import CachedDBHandler  # type: ignore[import-not-found]
 
     calls = [call for record in records for call in record["calls"] if isinstance(call, dict)]

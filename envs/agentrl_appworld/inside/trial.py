@@ -19,7 +19,7 @@ from typing import Any
 import judge  # type: ignore[import-not-found]
 import worker  # type: ignore[import-not-found]
 
-CONFIG: dict[str, Any] = {"characters": 12_000, "seconds": 30, "calls": 1000}
+CONFIG: dict[str, Any] = {"characters": 12_000, "seconds": 30, "calls": 1000, "errors": None}
 
 
 def main() -> None:

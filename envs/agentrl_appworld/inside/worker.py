@@ -11,14 +11,11 @@ import ast
 import gc
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -38,6 +35,7 @@ class Episode:
     names: frozenset[str]
     answers: Mapping[int, str]
     calls_seen: int = 0
+    errors: int = 0
     done: bool = False
 
 
@@ -45,22 +43,16 @@ _open: list[Episode] = []
 
 
 def preload(config: Mapping[str, Any]) -> None:
-    """Import AppWorld with its apps and play an empty episode, so that forked children are ready at once.
+    """Import AppWorld with its apps and play, so that forked children are ready at once.
 
     `config["play_root"]` is a folder with data/ but no ground truth; episodes make their folders in it.
     """
-    root = config["play_root"]
-    os.environ["APPWORLD_ROOT"] = root
-    # That AppWorld signs its tokens with a short key is no news, but would be told for every call.
-    warnings.filterwarnings("ignore", module="jwt")
-    from appworld import update_root  # type: ignore[import-not-found]
+    from opening import open_root, rehearse  # type: ignore[import-not-found]
 
-    update_root(root)
-    tasks = sorted(path.name for path in (Path(root) / "data" / "tasks").iterdir())
-    if not tasks:
-        raise FileNotFoundError(f"there is no task in {root}/data/tasks; build or download the data first")
-    reset({"id": tasks[0]}, 0, config)
-    step({"text": "```python\nprint(apis.api_docs.show_app_descriptions())\n```"})
+    task = open_root(config["play_root"])
+    rehearse(task)
+    reset({"id": task}, 0, config)
+    step({"text": "```python\nprint(apis.supervisor.show_profile())\n```"})
     close()
     gc.collect()
     gc.freeze()
@@ -72,10 +64,11 @@ def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict
     Args:
         task: its "id" names a folder of data/tasks.
         seed: of chance in the apps and in the episode's code.
-        config: "characters" of an observation, "seconds" and API "calls" of a turn.
+        config: "characters" of an observation, "seconds" and API "calls" of a turn, "errors" in a row that
+            end the episode, None for none.
     """
     from answers import listen  # type: ignore[import-not-found]
-    from appworld import AppWorld
+    from appworld import AppWorld  # type: ignore[import-not-found]
 
     close()
     world = AppWorld(
@@ -112,7 +105,9 @@ def step(action: Mapping[str, Any]) -> dict[str, Any]:
     output = episode.world.execute(code) if code.strip() else NO_CODE
     calls = _new_calls(episode)
     completed = _completed(episode.world)
-    episode.done = completed
+    error = output is NO_CODE or output.startswith(FAILED)
+    episode.errors = episode.errors + 1 if error else 0
+    episode.done = completed or episode.errors == episode.config["errors"]
     return {
         "text": f"Output:\n```\n{cut(output.rstrip(), episode.config['characters'])}\n```",
         "done": episode.done,
@@ -120,7 +115,7 @@ def step(action: Mapping[str, Any]) -> dict[str, Any]:
         "action_key": action_key(code, calls),
         "record": {
             "calls": calls,
-            "error": output is NO_CODE or output.startswith(FAILED),
+            "error": error,
             "completed": completed,
         },
     }
