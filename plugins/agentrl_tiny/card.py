@@ -132,10 +132,10 @@ def write_card(
 
 
 def write_code_card(
-    folder: Path, parameters: int, vocabulary: int, seed: int, stage: Stage, solved: float
+    folder: Path, parameters: int, vocabulary: int, seed: int, stages: Sequence[Stage], solved: float
 ) -> None:
     """Write the card of the model that knows code; `solved` is the share of errands without a mistake."""
-    _write(folder, CODE_CARD, [stage], parameters=parameters, vocabulary=vocabulary, seed=seed, solved=solved)
+    _write(folder, CODE_CARD, stages, parameters=parameters, vocabulary=vocabulary, seed=seed, solved=solved)
 
 
 def _write(folder: Path, card: str, stages: Sequence[Stage], **values: object) -> None:

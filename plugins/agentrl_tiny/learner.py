@@ -22,10 +22,14 @@ class Learner:
         self._optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.01)
         self._began = time.perf_counter()
 
-    def update(self, ids_BT: Tensor, mask_BT: Tensor, rate: float) -> None:
-        """Learn the masked tokens of a batch at learning rate `rate`."""
+    def update(self, ids_BT: Tensor, mask_BT: Tensor, rate: float, shown_BT: Tensor | None = None) -> None:
+        """Learn the masked tokens of a batch at learning rate `rate`.
+
+        What the model sees before each is `shown_BT`, if given; what it is to say is always of `ids_BT`.
+        """
         learnt_BT = mask_BT[:, 1:]
-        hidden_BTH = self.model.model(ids_BT).last_hidden_state[:, :-1]
+        shown_BT = ids_BT if shown_BT is None else shown_BT
+        hidden_BTH = self.model.model(shown_BT).last_hidden_state[:, :-1]
         logits_NV, targets_N = self.model.lm_head(hidden_BTH[learnt_BT]), ids_BT[:, 1:][learnt_BT]
         loss = torch.nn.functional.cross_entropy(logits_NV, targets_N)
         self._optimizer.zero_grad()

@@ -3,8 +3,12 @@
     python -m agentrl_tiny.train_code --output FOLDER
 
 The words of `code_words.txt` become tokens behind all others; then come errand drills, with copying drills of
-the new words between them. It sees no env in which errands are run: those are learnt by imitating the env's
-own demonstrations, and by reinforcement learning. Same seed, thread count and library versions: same model.
+the new words between them; then errand drills in which it finds slips in what it has written, and goes on as
+if they were not there. A model that has never seen a slip of its own writes nonsense from there on, and in
+reinforcement learning that nonsense drowns the one token that was to blame.
+
+It sees no env in which errands are run: those are learnt by imitating the env's own demonstrations, and by
+reinforcement learning. Same seed, thread count and library versions: same model.
 """
 
 import argparse
@@ -29,6 +33,8 @@ from .vocabulary import env_words, words_of
 UPDATES, RATE, SIZE = 6000, 1e-3, 24
 # One update in so many is a copying drill.
 COPYING = 4
+# Afterwards, this share of what it has written is replaced by any token.
+SLIPPING_UPDATES, SLIPPING_RATE, SLIPS = 1500, 5e-4, 0.05
 
 
 def grow(model: Any, size: int) -> int:
@@ -57,6 +63,21 @@ def teach(model: Any, tokenizer: Any, first: int, updates: int, seed: int) -> St
     return learner.stage
 
 
+def steady(model: Any, tokenizer: Any, updates: int, seed: int) -> Stage:
+    """Drill `model` to go on rightly after slips: what it is to say is right, what it sees it said is not."""
+    errands, slips = Errands(random.Random(f"slips {seed}")), torch.Generator().manual_seed(seed)
+    learner = Learner(Stage("errand drills with slips"), model)
+    for number in range(updates):
+        ids_BT, mask_BT = errands.batch(tokenizer, SIZE)
+        slipped_BT = mask_BT & (torch.rand(ids_BT.shape, generator=slips) < SLIPS)
+        any_BT = torch.randint(len(tokenizer), ids_BT.shape, generator=slips)
+        rate = SLIPPING_RATE * (1 - number / updates)
+        learner.update(ids_BT, mask_BT, rate, torch.where(slipped_BT, any_BT, ids_BT))
+        if number % 100 == 99:
+            print(learner.stage, flush=True)
+    return learner.stage
+
+
 def fluency(model: Any, tokenizer: Any, seed: int, errands: int = 512) -> float:
     """Return the share of errands never seen of which every token is the likeliest one.
 
@@ -75,18 +96,21 @@ def fluency(model: Any, tokenizer: Any, seed: int, errands: int = 512) -> float:
     return right / (errands // 64 * 64)
 
 
-def train(base: Path, output: Path, updates: int, seed: int) -> None:
+def train(base: Path, output: Path, updates: int, slipping_updates: int, seed: int) -> None:
     """Make the model of that in `base` and write it to `output` with tokenizer and card."""
     torch.set_num_threads(1)  # More threads than one are slower at this size, and change the sums.
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(env_words(make("env", ENV)), code_words())
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
-    stage = teach(model, tokenizer, grow(model, len(tokenizer)), updates, seed)
+    stages = [
+        teach(model, tokenizer, grow(model, len(tokenizer)), updates, seed),
+        steady(model, tokenizer, slipping_updates, seed),
+    ]
     model.save_pretrained(output)
     save_tokenizer(tokenizer, output)
     solved = fluency(model, tokenizer, seed)
     print(f"{solved:.1%} of new errands are written without a mistake")
-    write_code_card(output, model.num_parameters(), len(tokenizer), seed, stage, solved)
+    write_code_card(output, model.num_parameters(), len(tokenizer), seed, stages, solved)
 
 
 def main() -> None:
@@ -97,9 +121,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     parser.add_argument("--base", type=Path, default=Path(__file__).parent / "checkpoint")
     parser.add_argument("--updates", type=int, default=UPDATES)
+    parser.add_argument("--slipping-updates", type=int, default=SLIPPING_UPDATES)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    train(options.base, options.output, options.updates, options.seed)
+    train(options.base, options.output, options.updates, options.slipping_updates, options.seed)
 
 
 if __name__ == "__main__":
