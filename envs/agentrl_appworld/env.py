@@ -102,13 +102,14 @@ class AppWorld(RemoteEnv):
     # It imitates the small world's experts first; an episode that has gone astray is not worth waiting for.
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny_code": {
-            "warmup": 70,
+            "warmup": 8,
             "warmup_learning_rate": 1e-3,
-            "trainer.learning_rate": 3e-4,
+            "trainer.learning_rate": 1e-4,
             "trainer.warmup_steps": 5,
             "trainer.schedule": "linear",
             "trainer.betas": (0.9, 0.99),
             "trainer.epochs": 2,
+            "trainer.minibatches": 4,
             "steps": 50,
             "tasks_per_step": 16,
             "env.errors": 1,

@@ -1,0 +1,116 @@
+"""What does the built-in model learn in AppWorld's small world? The run that the env suggests, over seeds.
+
+    agentrl env setup appworld
+    python benchmarks/appworld.py                               # about half an hour a run on two cores
+    python benchmarks/appworld.py --only ppo --seeds 0
+    python benchmarks/appworld.py --report docs/appworld.md     # also writes the table there
+
+The runs of a seed begin with one and the same model, which has imitated the experts as the env suggests.
+Success is of all 84 held-out tasks of difficulty 1, of people and things that no task to train on has. Runs
+that are there already are not run again; one that was interrupted is resumed.
+"""
+
+import argparse
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from learning import agentrl, read_lines, sets
+from learning_report import MARKS
+
+from agentrl_appworld import AppWorld
+
+ALGORITHMS = ("ppo", "grpo", "salt")
+MODEL = "tiny_code"
+HELD_OUT = {"evaluation.tasks": 84, "evaluation.every": 10, "checkpoints.every": 10}
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Success of one run on held-out tasks, 0 to 1, before the first update and after the last."""
+
+    algorithm: str
+    seed: int
+    goals: tuple[float, float]
+    scenarios: tuple[float, float]
+    updates: int
+    minutes: float
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=ALGORITHMS, help="algorithms")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/appworld"))
+    parser.add_argument("--report", type=Path, help="Markdown file with the place for the table")
+    return parser.parse_args()
+
+
+def train(algorithm: str, seed: int, out: Path) -> Learnt:
+    """Return how a run went, after making it if it is not there."""
+    common = ["--env", "appworld", "--seed", str(seed)]
+    warm = out / f"warm-{seed}"
+    agentrl(warm, *common, "--algo", "grpo", "--steps", "0", *sets(HELD_OUT))
+    # The env's suggestions go with the name of the model, which has another one now.
+    suggested = {**AppWorld.suggests_with[MODEL], "warmup": 0}
+    del suggested["warmup_learning_rate"]
+    written = {key: json.dumps(value) for key, value in suggested.items()}
+    folder = out / f"{algorithm}-{seed}"
+    start = ["--model", str(warm / "warmup" / "model")]
+    agentrl(folder, *common, "--algo", algorithm, *start, *sets({**HELD_OUT, **written}))
+    return read(algorithm, seed, folder)
+
+
+def read(algorithm: str, seed: int, folder: Path) -> Learnt:
+    rows = [row for row in read_lines(folder / "evaluations.jsonl") if row["step"] >= 0]
+    metrics = read_lines(folder / "metrics.jsonl")
+    first, last = rows[0]["metrics"], rows[-1]["metrics"]
+    goals, scenarios = ((first[name]["mean"], last[name]["mean"]) for name in ("success", "scenario_success"))
+    seconds = sum(row["time/rollout"] + row["time/update"] for row in metrics)
+    learnt = Learnt(algorithm, seed, goals, scenarios, len(metrics), seconds / 60)
+    way = "  ".join(f"{row['step']}:{row['metrics']['success']['mean']:.0%}" for row in rows)
+    print(f"{algorithm:<5} seed {seed}  {way}  {learnt.minutes:.0f} min", flush=True)
+    return learnt
+
+
+def table(learnt: list[Learnt]) -> str:
+    """Return the runs in Markdown, one algorithm a line."""
+    heads = [f"{name} after {what}" for name in ("TGC", "SGC") for what in ("imitation", "learning")]
+    lines = ["| | " + " | ".join([*heads, "updates", "minutes"]) + " |", "|" + "---|" * 7]
+    for algorithm in dict.fromkeys(run.algorithm for run in learnt):
+        mine = [run for run in learnt if run.algorithm == algorithm]
+        cells = [
+            over_seeds([numbers[when] for numbers in each])
+            for each in ([run.goals for run in mine], [run.scenarios for run in mine])
+            for when in (0, 1)
+        ]
+        updates, minutes = (
+            fmean(numbers) for numbers in zip(*((r.updates, r.minutes) for r in mine), strict=True)
+        )
+        lines.append("| " + " | ".join([f"`{algorithm}`", *cells, f"{updates:.0f}", f"{minutes:.0f}"]) + " |")
+    return "\n".join(lines)
+
+
+def over_seeds(numbers: list[float]) -> str:
+    return f"**{fmean(numbers):.1%}** ({', '.join(f'{number:.1%}' for number in numbers)})"
+
+
+def main() -> None:
+    options = arguments()
+    learnt = [train(algorithm, seed, options.out) for seed in options.seeds for algorithm in options.only]
+    made = table(sorted(learnt, key=lambda run: list(options.only).index(run.algorithm)))
+    print(made)
+    if options.report is not None:
+        text, (begin, end) = options.report.read_text(), MARKS
+        body = "\n\n".join([begin, made, end])
+        options.report.write_text(
+            re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: body, text, flags=re.DOTALL)
+        )
+
+
+if __name__ == "__main__":
+    main()
