@@ -70,7 +70,7 @@ class Collector:
     async def _play(self, count: int, seed: int) -> list[Group]:
         tasks = self.curriculum.choose(count)
         sizes = self._sizes(tasks)
-        groups = await self.simulator.play(tasks, sizes, seed=seed, progress=self.progress)
+        groups = await self.simulator.play(tasks, sizes, seed=seed, progress=self.progress, alike=True)
         await judge(groups, self.rewards, self.hooks)
         return groups
 

@@ -57,6 +57,8 @@ class Simulator:
         seed: int,
         temperature: float | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        alike: bool = False,
     ) -> list[Group]:
         """Play every task `group_size` times.
 
@@ -66,26 +68,31 @@ class Simulator:
             seed: all randomness of these episodes derives from it.
             temperature: in place of the configured one.
             progress: told how many episodes of how many are over.
+            alike: whether the episodes of a group begin alike, with the same seed of the env, so that they
+                differ by what the policy does; else each has a seed of its own.
 
         Raises:
             AgentRLError: something is wrong with the run rather than with an episode.
         """
         sampling = self._sampling(temperature)
         sizes = [group_size] * len(tasks) if isinstance(group_size, int) else group_size
-        episodes = [task for task, size in zip(tasks, sizes, strict=True) for _ in range(size)]
+        counted = enumerate(zip(tasks, sizes, strict=True))
+        episodes = [(task, group) for group, (task, size) in counted for _ in range(size)]
         slots = asyncio.Semaphore(min(self._config.concurrency, self._pool.size))
         finished = 0
 
-        async def play_one(task: Task, place: int) -> Trajectory:
+        async def play_one(task: Task, group: int, place: int) -> Trajectory:
             nonlocal finished
+            own = derive(seed, task.id, place)
+            trajectory = Trajectory(task, derive(seed, task.id, "start", group) if alike else own)
             async with slots:
-                trajectory = await self._play_one(task, derive(seed, task.id, place), place, sampling, dog)
+                await self._play_one(trajectory, own, place, sampling, dog)
             finished += 1
             progress(finished, len(episodes))
             return trajectory
 
         with Watchdog(self._config.watchdog, self._warn) as dog:
-            played = iter(await _all([play_one(task, place) for place, task in enumerate(episodes)]))
+            played = iter(await _all([play_one(*one, place) for place, one in enumerate(episodes)]))
         return [Group(task, list(islice(played, size))) for task, size in zip(tasks, sizes, strict=True)]
 
     def _sampling(self, temperature: float | None) -> Sampling:
@@ -94,22 +101,21 @@ class Simulator:
         return Sampling(temperature=wanted, top_p=config.top_p, max_tokens=config.max_new_tokens)
 
     async def _play_one(
-        self, task: Task, seed: int, place: int, sampling: Sampling, dog: Watchdog
-    ) -> Trajectory:
-        session = session_name(task, place)
+        self, trajectory: Trajectory, seed: int, place: int, sampling: Sampling, dog: Watchdog
+    ) -> None:
+        """Play `trajectory`; of the two seeds, its own is the env's, and `seed` is of all else."""
+        session = session_name(trajectory.task, place)
         sampling = replace(sampling, seed=derive(seed, "sampling"))
         conversation = Conversation(
             self._engine, self._chat, sampling, session, max_tokens=self._config.max_tokens
         )
-        trajectory = Trajectory(task, seed)
         episode = Episode(trajectory, conversation, self._config, dog, self._hooks, session)
         try:
-            await self._with_env(episode, task, seed)
+            await self._with_env(episode, seed)
         finally:
             self._engine.release(session)
-        return trajectory
 
-    async def _with_env(self, episode: Episode, task: Task, seed: int) -> None:
+    async def _with_env(self, episode: Episode, seed: int) -> None:
         """Lease an env, begin (again, if resets fail) and play.
 
         Only resets are tried again: to replay an episode that failed later would prefer the
@@ -122,7 +128,7 @@ class Simulator:
                 continue
             broken = True
             try:
-                env = self._hooks.wrap_env(leased, task, derive(seed, attempt))
+                env = self._hooks.wrap_env(leased, episode.trajectory.task, derive(seed, attempt))
                 first = await self._begin(episode, env, last=last)
                 if first is not None:
                     await episode.play(env, self._make_agent(), first)

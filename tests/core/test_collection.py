@@ -65,8 +65,9 @@ class FakeSimulator:
         self.can_teach, self.fails = can_teach, fails
 
     async def play(
-        self, tasks: Sequence[Task], sizes: Sequence[int], seed: int, progress: object
+        self, tasks: Sequence[Task], sizes: Sequence[int], seed: int, progress: object, *, alike: bool
     ) -> list[Group]:
+        assert alike, "what a group compares must begin alike"
         self.seeds.append(seed)
         return [
             Group(task, [self.trajectory(task, place) for place in range(size)])

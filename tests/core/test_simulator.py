@@ -14,6 +14,7 @@ from agentrl.hosting.pool import InProcessPool
 from agentrl.simulator import Simulator
 from agentrl.steps import steps
 from agentrl.testing.engines import ScriptedEngine
+from agentrl.types import Completion, Sampling
 
 
 class Countdown(Env):
@@ -54,6 +55,8 @@ def play(
     group_size: int | Sequence[int] = 2,
     tasks: Sequence[Task] | None = None,
     warnings: list[str] | None = None,
+    *,
+    alike: bool = False,
     **limits: Any,
 ) -> list[Group]:
     async def run() -> list[Group]:
@@ -66,7 +69,7 @@ def play(
             Hooks(installed=False),
             (warnings if warnings is not None else []).append,
         )
-        groups = await simulator.play(tasks or env().tasks("train"), group_size, seed=7)
+        groups = await simulator.play(tasks or env().tasks("train"), group_size, seed=7, alike=alike)
         await pool.close()
         return groups
 
@@ -81,6 +84,29 @@ def test_groups_come_back_in_the_order_of_the_tasks_with_one_seed_an_episode() -
     assert all(t.outcome and t.outcome.success and t.stop == "done" for t in trajectories)
     assert len({t.seed for t in trajectories}) == 6
     assert [t.seed for t in trajectories] == [t.seed for group in play(Countdown) for t in group.trajectories]
+
+
+def test_trajectories_that_begin_alike_share_the_seed_of_the_env_and_not_that_of_sampling() -> None:
+    seeds = []
+
+    class Noting(ScriptedEngine):
+        async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
+            seeds.append(sampling.seed)
+            return await super().generate(token_ids, sampling, session)
+
+    twice = [
+        Task("1", "train", {"steps": 1}),
+        Task("2", "train", {"steps": 1}),
+        Task("1", "train", {"steps": 1}),
+    ]
+    groups = play(Countdown, engine=Noting(lambda text: "tick"), tasks=twice, group_size=3, alike=True)
+    assert len(set(seeds)) == 9
+    assert [len({t.seed for t in group.trajectories}) for group in groups] == [1, 1, 1]
+    assert len({group.trajectories[0].seed for group in groups}) == 3
+    apart = play(Countdown, tasks=twice, group_size=3)
+    assert not {t.seed for group in apart for t in group.trajectories} & {
+        group.trajectories[0].seed for group in groups
+    }
 
 
 def test_groups_may_differ_in_size() -> None:

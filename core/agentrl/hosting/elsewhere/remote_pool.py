@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from agentrl.hosting.elsewhere import sandbox
+from agentrl.hosting.elsewhere.judgements import Judgements
 from agentrl.hosting.elsewhere.remote_env import EpisodeEnv, RemoteEnv, preload_of
 from agentrl.hosting.elsewhere.site import site_of
 from agentrl.hosting.elsewhere.zygote import Preload, Zygote
@@ -78,6 +79,7 @@ class RemotePool(EnvPool):
         self._name = site.name
         self._config = dict(env.worker_config())
         self._close_seconds = close_seconds
+        self._judgements = Judgements()
         self._worlds = Keeper(preload_of(env, site, environment.worker))
         self._judges = Keeper(preload_of(env, site, environment.judge)) if environment.judge else None
 
@@ -98,7 +100,8 @@ class RemotePool(EnvPool):
 
     async def _make(self) -> Env:
         judge = await self._judges.living() if self._judges else None
-        return EpisodeEnv(self._name, self._config, await self._worlds.living(), judge, self._close_seconds)
+        world = await self._worlds.living()
+        return EpisodeEnv(self._name, self._config, world, judge, self._close_seconds, self._judgements)
 
     def _usable(self, env: Env) -> bool:
         return False  # an episode's process is played once; the next env is only a fork away
