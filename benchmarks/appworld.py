@@ -12,13 +12,12 @@ that are there already are not run again; one that was interrupted is resumed.
 
 import argparse
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from learning import agentrl, read_lines, sets
-from learning_report import MARKS
+from learning_report import put
 
 from agentrl_appworld import AppWorld
 
@@ -102,14 +101,10 @@ def over_seeds(numbers: list[float]) -> str:
 def main() -> None:
     options = arguments()
     learnt = [train(algorithm, seed, options.out) for seed in options.seeds for algorithm in options.only]
-    made = table(sorted(learnt, key=lambda run: list(options.only).index(run.algorithm)))
+    made = table(learnt)
     print(made)
     if options.report is not None:
-        text, (begin, end) = options.report.read_text(), MARKS
-        body = "\n\n".join([begin, made, end])
-        options.report.write_text(
-            re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: body, text, flags=re.DOTALL)
-        )
+        put([made], options.report)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,12 @@ def write_report(curves: Sequence[Any], budgets: Mapping[str, int], page: Path |
         if page is not None and table == "algorithms":
             image = draw(env, found, budgets[env], page)
             parts.append(f"![success on {env}]({image.name})")
-    if page is None:
-        return
+    if page is not None:
+        put(parts, page)
+
+
+def put(parts: Sequence[str], page: Path) -> None:
+    """Put `parts` into `page`, between its marks."""
     text, (begin, end) = page.read_text(), MARKS
     body = "\n\n".join([begin, *parts, end])
     page.write_text(re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: body, text, flags=re.DOTALL))

@@ -5,7 +5,6 @@ file or a patched function of the episode's process counts for nothing. Access t
 on the account and the clock, and the clock stands still at the task's time.
 """
 
-import gc
 import json
 import re
 import shutil
@@ -30,8 +29,6 @@ def preload(config: Mapping[str, Any]) -> None:
     task = open_root(config["truth_root"])
     rehearse(task)
     judge({"id": task}, 0, [], config)
-    gc.collect()
-    gc.freeze()
 
 
 def judge(

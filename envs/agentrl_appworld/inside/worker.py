@@ -8,7 +8,6 @@ might have made.
 """
 
 import ast
-import gc
 import hashlib
 import json
 import re
@@ -54,8 +53,6 @@ def preload(config: Mapping[str, Any]) -> None:
     reset({"id": task}, 0, config)
     step({"text": "```python\nprint(apis.supervisor.show_profile())\n```"})
     close()
-    gc.collect()
-    gc.freeze()
 
 
 def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def strangers(chance: Random, known: Sequence[Person]) -> tuple[Person, Person]:
     free = [
         (person, last)
         for person, last in product(known, LAST_NAMES)
-        if f"{person.first_name}.{last}@example.com".lower() not in emails
+        if _email(person.first_name, last) not in emails
     ]
     # Of the numbers of all splits, every one in so many belongs to the same split.
     rounds = chance.sample(range(1, 20), 2)
@@ -103,8 +103,12 @@ def _person(first: str, last: str, number: int) -> Person:
     return Person(
         first,
         last,
-        f"{first}.{last}@example.com".lower(),
+        _email(first, last),
         f"{FIRST_PHONE + STEP * number}",
         f"{1970 + number % 30}-{number % 12 + 1:02d}-{number % 28 + 1:02d}",
         "female" if number % 12 < 6 else "male",
     )
+
+
+def _email(first: str, last: str) -> str:
+    return f"{first}.{last}@example.com".lower()
