@@ -1,6 +1,6 @@
 """Makes the parts of a run from its configuration: plugins by name, who gets what, what fits together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,13 +94,15 @@ class Stage:
     config: RunConfig
     display: Display
 
-    def simulator(self, engine: Engine | None = None) -> Simulator:
-        """Return a simulator on the stage's engine, or on another."""
+    def simulator(
+        self, engine: Engine | None = None, guide: Callable[[Agent], Agent] = lambda agent: agent
+    ) -> Simulator:
+        """Return a simulator on the stage's engine, or on another that has to `guide` the agents."""
         choice = self.config.agent
         pattern = plugins.make("agent", choice.name, choice.options)
 
         def make_agent() -> Agent:
-            return type(pattern)(pattern.config)
+            return guide(type(pattern)(pattern.config))
 
         settings = self.config.simulator
         return Simulator(

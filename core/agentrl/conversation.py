@@ -33,12 +33,12 @@ class Conversation:
             session: names the episode to the engine.
             max_tokens: how many tokens may be sampled in the whole episode; None means no limit.
         """
+        self.session = session
         self.segments: list[Segment] = []
         self.turn = 0
         self._engine = engine
         self._chat = chat
         self._sampling = sampling
-        self._session = session
         self._left = max_tokens
         self._asked = 0
         self._pending: list[Message] = []
@@ -77,7 +77,7 @@ class Conversation:
 
     async def _generate(self, segment: Segment, sampling: Sampling) -> Completion:
         try:
-            return await self._engine.generate(segment.token_ids, sampling, self._session)
+            return await self._engine.generate(segment.token_ids, sampling, self.session)
         except AgentRLError:
             raise
         except Exception as error:
@@ -114,7 +114,8 @@ class Conversation:
         return replace(self._sampling, stop=stop, max_tokens=min(limits), seed=seed)
 
     def _record(self, segment: Segment, completion: Completion) -> None:
-        span = Span(len(segment.token_ids), list(completion.logprobs), self.turn, completion.version)
+        said = completion.version, completion.temperature
+        span = Span(len(segment.token_ids), list(completion.logprobs), self.turn, *said)
         segment.token_ids.extend(completion.token_ids)
         segment.spans.append(span)
         if self._left is not None:

@@ -1,20 +1,19 @@
 """Measures a policy on held-out tasks: every metric with its confidence interval, and pass@k."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from math import prod
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from agentrl.breakdown import TagEffect, attempts, by_difficulty, by_label, by_scenario, by_tag, passes
 from agentrl.config import EvaluationConfig
 from agentrl.errors import AgentRLError
 from agentrl.judging import WeightedReward, judge
-from agentrl.panel import Panel, scenario_of
+from agentrl.panel import Panel
 from agentrl.seeds import derive
 from agentrl.simulator import Simulator
-from agentrl.statistics import Estimate, estimate, pass_at_k, pass_hat_k
-from agentrl.types import Group, Task, Trajectory
+from agentrl.statistics import Estimate, estimate
+from agentrl.types import Group, Trajectory
 
 # Metrics that count something, whatever their values.
 _COUNTS = frozenset({"turns", "tokens"})
@@ -30,6 +29,7 @@ class Evaluation:
         trajectories: how many episodes were played.
         failed: how many of them failed; they count for no metric.
         metrics: by name; pass@k and pass^k are there for every k up to the number of repeats.
+        tags: success with and without each condition under which episodes were played.
     """
 
     split: str
@@ -37,10 +37,23 @@ class Evaluation:
     trajectories: int
     failed: int
     metrics: dict[str, Estimate]
+    tags: list[TagEffect] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> "Evaluation":
+        """Return the evaluation that is stored as `json`; those of older runs know no conditions."""
+        return cls(
+            json["split"],
+            json["tasks"],
+            json["trajectories"],
+            json["failed"],
+            {name: Estimate.from_json(value) for name, value in json["metrics"].items()},
+            [TagEffect.from_json(each) for each in json.get("tags", ())],
+        )
 
     def means(self) -> dict[str, float]:
         """Return the mean of each metric as `eval/NAME`."""
@@ -89,24 +102,26 @@ def refuse_if_all_failed(groups: Sequence[Group]) -> None:
 def summarize(groups: Sequence[Group], split: str, *, whole_scenarios: bool = False) -> Evaluation:
     """Return the estimates of all metrics of played and judged groups.
 
-    `success/difficulty_N` is there where tasks differ in difficulty; `scenario_success`, the chance that all
-    tasks of a scenario succeed, where the groups hold `whole_scenarios`.
+    `success/difficulty_N` and `success/LABEL=VALUE` are there where tasks differ in them; `scenario_success`,
+    the chance that all tasks of a scenario succeed, where the groups hold `whole_scenarios`.
     """
-    played = [[t for t in group.trajectories if not t.failed] for group in groups]
-    total = sum(len(group.trajectories) for group in groups)
+    played = [Group(group.task, [t for t in group.trajectories if not t.failed]) for group in groups]
+    total, left = (sum(len(group.trajectories) for group in those) for those in (groups, played))
     measured = {
         name: estimate(values, proportion=_is_proportion(name, values))
         for name, values in _by_metric(played).items()
     }
-    tasks = [group.task for group in groups]
+    tries = attempts(played)
     found: dict[str, Estimate] = {
         **{name: measured.pop(name) for name in ("reward", "success") if name in measured},
-        **(_by_scenario(tasks, played) if whole_scenarios else {}),
-        **_by_difficulty(tasks, played),
+        **(by_scenario(played) if whole_scenarios else {}),
+        **by_difficulty(played),
+        **by_label(played),
         **measured,
-        **_passes(played),
     }
-    return Evaluation(split, len(groups), total, total - sum(map(len, played)), found)
+    for k in range(1, tries + 1) if tries > 1 else ():
+        found |= passes(played, k)
+    return Evaluation(split, len(groups), total, total - left, found, by_tag(played))
 
 
 def measure(trajectory: Trajectory) -> dict[str, float]:
@@ -124,61 +139,12 @@ def measure(trajectory: Trajectory) -> dict[str, float]:
     }
 
 
-def _by_metric(played: Sequence[Sequence[Trajectory]]) -> dict[str, list[list[float]]]:
-    rows = [[measure(trajectory) for trajectory in group] for group in played]
+def _by_metric(played: Sequence[Group]) -> dict[str, list[list[float]]]:
+    rows = [[measure(trajectory) for trajectory in group.trajectories] for group in played]
     names = dict.fromkeys(name for row in rows for metrics in row for name in metrics)
     return {name: [[m[name] for m in row if name in m] for row in rows] for name in names}
-
-
-def _by_scenario(tasks: Sequence[Task], played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
-    """Return the share of scenarios of which all tasks succeed.
-
-    Attempts at different tasks are independent, so the product of the tasks' success rates is an unbiased
-    estimate of the chance that one attempt at each succeeds; with one attempt it is 0 or 1. A scenario with a
-    task of which every episode failed is left out.
-    """
-    scenarios: dict[str, list[Sequence[Trajectory]]] = {}
-    for task, trajectories in zip(tasks, played, strict=True):
-        scenarios.setdefault(scenario_of(task), []).append(trajectories)
-    whole = [each for each in scenarios.values() if all(each)]
-    chances = [[prod(fmean(map(succeeded, attempts)) for attempts in each)] for each in whole]
-    return {"scenario_success": estimate(chances, proportion=True)} if chances else {}
-
-
-def _by_difficulty(tasks: Sequence[Task], played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
-    """Return success by difficulty, where there are several."""
-    levels: dict[int, list[list[float]]] = {}
-    for task, trajectories in zip(tasks, played, strict=True):
-        if task.difficulty is not None and trajectories:
-            levels.setdefault(task.difficulty, []).append([float(succeeded(t)) for t in trajectories])
-    return {
-        f"success/difficulty_{level}": estimate(levels[level], proportion=True)
-        for level in (sorted(levels) if len(levels) > 1 else ())
-    }
 
 
 def _is_proportion(name: str, per_task: Sequence[Sequence[float]]) -> bool:
     """Return whether a metric says only yes or no of each trajectory; a count of 1 does not."""
     return name not in _COUNTS and all(value in (0, 1) for values in per_task for value in values)
-
-
-def _passes(played: Sequence[Sequence[Trajectory]]) -> dict[str, Estimate]:
-    """Return pass@k and pass^k for every k that all tasks have attempts for."""
-    counts = [(len(group), sum(succeeded(t) for t in group)) for group in played if group]
-    repeats = min((attempts for attempts, _ in counts), default=0)
-    found: dict[str, Estimate] = {}
-    for k in range(1, repeats + 1 if repeats > 1 else 1):
-        found[f"pass@{k}"] = _over_tasks(pass_at_k, counts, k)
-        found[f"pass^{k}"] = _over_tasks(pass_hat_k, counts, k)
-    return found
-
-
-def succeeded(trajectory: Trajectory) -> bool:
-    """Return whether the env judged a trajectory a success."""
-    return trajectory.outcome is not None and trajectory.outcome.success
-
-
-def _over_tasks(
-    chance: Callable[[int, int, int], float], counts: Iterable[tuple[int, int]], k: int
-) -> Estimate:
-    return estimate([[chance(attempts, successes, k)] for attempts, successes in counts], proportion=True)

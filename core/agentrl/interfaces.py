@@ -5,10 +5,10 @@ entry point (`plugins`). What any number of plugins may take part in at once is 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -57,6 +57,9 @@ class Plugin:
 
 # The four kinds
 
+# Plays one episode: is shown each observation in order, and returns the text that answers it.
+Expert: TypeAlias = Callable[[Observation], str]
+
 
 class Env(Plugin, ABC):
     """A world. One instance plays one episode at a time; the simulator makes as many as it needs.
@@ -98,8 +101,16 @@ class Env(Plugin, ABC):
     async def judge(self) -> Outcome:
         """Return the facts about how the episode ended. Called once, also after truncation."""
 
-    def demonstrate(self, task: Task) -> Sequence[str] | None:
-        """Return the texts an expert would write, one a turn, or None where the env has no expert."""
+    def demonstrate(self, task: Task) -> Sequence[str] | Expert | None:
+        """Return the texts an expert would write, one a turn, or None where the env has no expert.
+
+        An expert that has to look first is a function instead, made anew for every episode: it may remember
+        what it saw. Another instance plays, perhaps in another process, with a seed that is not known here.
+        """
+        return None
+
+    def explain(self, task: Task) -> str | None:
+        """Say in words what counts as success in a task, for people; None where there is nothing to add."""
         return None
 
     def fingerprint(self) -> Mapping[str, str]:

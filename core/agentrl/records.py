@@ -123,7 +123,7 @@ def _unpack(packed: Json) -> Trajectory:
 
 
 def _unpack_outcome(packed: Json) -> Outcome:
-    texts = {name: tuple(packed[name]) for name in ("references", "passed", "failed")}
+    texts = {name: tuple(packed.get(name, ())) for name in ("references", "passed", "failed", "tags")}
     return Outcome(packed["success"], packed["answer"], **texts, metrics=packed["metrics"])
 
 
@@ -135,6 +135,7 @@ def _pack_segment(segment: Segment) -> Json:
                 "start": span.start,
                 "turn": span.turn,
                 "version": span.version,
+                "temperature": span.temperature,
                 "logprobs": [float(logprob) for logprob in span.logprobs],
             }
             for span in segment.spans
@@ -143,5 +144,4 @@ def _pack_segment(segment: Segment) -> Json:
 
 
 def _unpack_segment(packed: Json) -> Segment:
-    spans = [Span(span["start"], span["logprobs"], span["turn"], span["version"]) for span in packed["spans"]]
-    return Segment(packed["token_ids"], spans)
+    return Segment(packed["token_ids"], [Span(**span) for span in packed["spans"]])

@@ -197,7 +197,7 @@ class _Run:
         demonstrator = Demonstrator(parts.engine)
         await warm_up(
             parts.env,
-            parts.simulator(demonstrator),
+            parts.simulator(demonstrator, demonstrator.guide),
             demonstrator,
             self._curriculum(parts),
             trainer,

@@ -35,7 +35,6 @@ from agentrl.manifest import check_same, make_manifest
 from agentrl.records import save_trajectories
 from agentrl.resolution import check_resumable
 from agentrl.run_files import render
-from agentrl.statistics import Estimate
 from agentrl.types import Group, Task
 
 _LOCK = ".lock"
@@ -140,7 +139,9 @@ class RunDirectory:
 
     def evaluations(self) -> dict[int, Evaluation]:
         """Return the evaluations by step."""
-        return {row.pop("step"): _evaluation(row) for row in read_lines(self.path / "evaluations.jsonl")}
+        return {
+            row.pop("step"): Evaluation.from_json(row) for row in read_lines(self.path / "evaluations.jsonl")
+        }
 
     def has_evaluation(self, step: int) -> bool:
         """Return whether the evaluation of `step` is recorded."""
@@ -258,14 +259,3 @@ def _forget_trajectories(folder: Path, step: int) -> None:
         match = re.fullmatch(r"(?:step|eval)-(\d+)\.jsonl\.gz", path.name)
         if match and int(match[1]) > step:
             path.unlink()
-
-
-def _evaluation(row: Mapping[str, Any]) -> Evaluation:
-    metrics = {name: _estimate(value) for name, value in row["metrics"].items()}
-    return Evaluation(row["split"], row["tasks"], row["trajectories"], row["failed"], metrics)
-
-
-def _estimate(row: Mapping[str, Any]) -> Estimate:
-    """Return a stored estimate; what is null was not finite."""
-    values = {name: float("nan") if row[name] is None else row[name] for name in ("mean", "low", "high")}
-    return Estimate(**values, count=row["count"])

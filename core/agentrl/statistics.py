@@ -1,9 +1,10 @@
 """Means with confidence intervals, and pass@k: what an evaluation may claim."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
+from typing import Any
 
 Z95 = NormalDist().inv_cdf(0.975)
 
@@ -16,6 +17,12 @@ class Estimate:
     low: float
     high: float
     count: int
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> "Estimate":
+        """Return the estimate that is stored as `json`; what is null there was not finite."""
+        bounds = {name: math.nan if json[name] is None else json[name] for name in ("mean", "low", "high")}
+        return cls(**bounds, count=json["count"])
 
 
 def estimate(per_task: Sequence[Sequence[float]], *, proportion: bool = False) -> Estimate:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -79,6 +80,16 @@ def evaluation_table(evaluation: "Evaluation", names: Mapping[str, str]) -> Tabl
     table = Table("metric", "mean", "95% interval", box=box.SIMPLE)
     for name, value in evaluation.metrics.items():
         table.add_row(_called(name, names), f"{value.mean:.3f}", f"{value.low:.3f} to {value.high:.3f}")
+    return table
+
+
+def tags_table(evaluation: "Evaluation") -> Table:
+    """Return the table of what each condition did to success."""
+    table = Table("tasks", "condition", "success with it", "success without it", "episodes", box=box.SIMPLE)
+    for each in evaluation.tags:
+        success = (_interval(asdict(one) if one else None) for one in (each.present, each.absent))
+        counts = f"{each.episodes} and {each.others}"
+        table.add_row(escape(each.tasks), escape(each.tag), *success, counts)
     return table
 
 

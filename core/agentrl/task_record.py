@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from agentrl.evaluation import succeeded
+from agentrl.breakdown import succeeded
 from agentrl.metrics import has_signal
 from agentrl.types import Group
 
@@ -24,6 +24,7 @@ def task_rows(groups: Sequence[Group], kept: Sequence[bool]) -> Iterator[dict[st
             "task": group.task.id,
             "difficulty": group.task.difficulty,
             "scenario": group.task.scenario,
+            "labels": dict(group.task.labels),
             "trajectories": len(group.trajectories),
             "failed": len(group.trajectories) - len(played),
             "reward": fmean(t.reward for t in played) if played else None,
@@ -61,12 +62,25 @@ class Digest:
 
 
 def digest(rows: Iterable[Row], fields: Sequence[str]) -> list[Digest]:
-    """Return the lines taken together that agree in `fields`; most trajectories first, then by name."""
+    """Return the lines taken together that agree in `fields`; most trajectories first, then by name.
+
+    The tasks' labels count as fields, too.
+    """
     together: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        together.setdefault(tuple(row[each] for each in fields), []).append(row)
+        together.setdefault(tuple(value_of(row, each) for each in fields), []).append(row)
     found = [_digest_one(key, each) for key, each in together.items()]
     return sorted(found, key=lambda one: (-one.trajectories, *map(str, one.key)))
+
+
+def labels_of(rows: Iterable[Row]) -> list[str]:
+    """Return the names of the labels that tasks have; the lines of older runs have none."""
+    return list(dict.fromkeys(name for row in rows for name in row.get("labels", {}) if name not in row))
+
+
+def value_of(row: Row, field: str) -> Any:
+    """Return a field of a line, or its task's label of that name; None where there is none."""
+    return row[field] if field in row else row.get("labels", {}).get(field)
 
 
 def _digest_one(key: tuple[Any, ...], rows: Sequence[Row]) -> Digest:

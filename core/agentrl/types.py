@@ -20,7 +20,8 @@ class Task:
     """One problem an env can pose.
 
     `data` is JSON-safe, and all that `Env.reset` needs to pose the problem again in another process.
-    `scenario` names a family of variants. Agents never see a task, only observations.
+    `scenario` names a family of variants. `labels` say of what kind the task is, such as
+    `{"skill": "calendar"}`: success is told by label. Agents never see a task, only observations.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Task:
     data: Mapping[str, Any] = field(default_factory=dict)
     scenario: str | None = None
     difficulty: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ class Outcome:
 
     `success` is the env's own verdict. `answer` is what the agent gave as its final answer, None if
     it gave none; `references` are the right answers, for rewards to compare with. `passed` and
-    `failed` name checks. `metrics` are further numbers worth averaging over trajectories.
+    `failed` name checks. `metrics` are further numbers worth averaging over trajectories. `tags` name the
+    conditions under which the episode was played, such as "slow": success is told with and without each.
     """
 
     success: bool
@@ -77,6 +80,7 @@ class Outcome:
     passed: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,28 +129,33 @@ class Completion:
 
     Attributes:
         token_ids: the sampled ids, the one that ended generation included.
-        logprobs: nats, one a token, under the model's own distribution: temperature 1, no top-p.
+        logprobs: nats, one a token, under the model's distribution at `temperature`, without top-p.
         stop: "stop" if a stop string or the end-of-turn token came, "length" if tokens ran out.
         version: of the weights that sampled (see `Engine.load_weights`).
+        temperature: the one sampled with; 1 where none was, for the likeliest token is sampled at 0. What is
+            trained is the distribution at this temperature.
     """
 
     token_ids: list[int]
     logprobs: list[float]
     stop: Literal["stop", "length"]
     version: int = 0
+    temperature: float = 1.0
 
 
 @dataclass(slots=True)
 class Span:
     """A run of sampled tokens inside a segment: `start` is its first index, one logprob a token.
 
-    A log-probability is NaN where no model sampled the token: in demonstrations.
+    A log-probability is NaN where no model sampled the token: in demonstrations. `temperature` is that of
+    the distribution sampled from (see `Completion`).
     """
 
     start: int
     logprobs: list[float]
     turn: int
     version: int = 0
+    temperature: float = 1.0
 
     @property
     def stop(self) -> int:

@@ -1,25 +1,29 @@
 """Warm start: imitate what `Env.demonstrate` shows, before reinforcement learning begins.
 
 The demonstrations are played through the real env and the real agent, on an engine that says what the
-expert says; so the model learns from exactly the tokens it will see when it plays by itself.
+expert says; so the model learns from exactly the tokens it will see when it plays by itself. An engine sees
+tokens, an expert sees observations: they are taken from the agent, as the env shows them to it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from agentrl.errors import AgentRLError, UsageError
-from agentrl.interfaces import Algorithm, Curriculum, Engine, Env, Resources, Trainer, Weights
+from agentrl.conversation import Conversation
+from agentrl.errors import UsageError
+from agentrl.expert import expert_of
+from agentrl.interfaces import Agent, Algorithm, Curriculum, Engine, Env, Expert, Resources, Trainer, Weights
 from agentrl.simulator import Simulator, session_name
-from agentrl.types import Completion, Group, Sampling, Task
+from agentrl.types import Action, Completion, Group, Observation, Sampling, Task
 
 # Demonstrations that are kept while they may be needed again.
 REMEMBERED = 2000
 
 
 class Demonstrator(Engine):
-    """An engine that continues every conversation with the expert's next text.
+    """An engine that continues every conversation with what the expert says in that turn.
 
-    The log-probabilities are NaN: no model has sampled these tokens.
+    Its agents have to be guided (see `guide`). The log-probabilities are NaN: no model has sampled these
+    tokens.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -27,22 +31,38 @@ class Demonstrator(Engine):
         super().__init__()
         self.tokenizer = engine.tokenizer
         self.context_length = engine.context_length
-        self._scripts: dict[str, Iterator[str]] = {}
+        self._experts: dict[str, Expert] = {}
+        self._texts: dict[str, str] = {}
 
     def rehearse(self, env: Env, tasks: Sequence[Task]) -> None:
-        """Load the demonstrations of `tasks`, as they will be played: one episode each, in order.
+        """Call in the experts of `tasks`, as they will be played: one episode each, in order.
 
         Raises:
             UsageError: the env has no demonstration for a task.
         """
         for place, task in enumerate(tasks):
-            script = env.demonstrate(task)
-            if script is None:
+            expert = expert_of(env, task)
+            if expert is None:
                 raise UsageError(
                     f"the env shows no demonstration of task {task.id!r}, so it cannot be imitated; "
                     "leave --warmup out, or implement Env.demonstrate"
                 )
-            self._scripts[session_name(task, place)] = iter(script)
+            self._experts[session_name(task, place)] = expert
+
+    def guide(self, agent: Agent) -> Agent:
+        """Return `agent` with the expert at its side, which sees what it sees."""
+        return Guided(agent, self)
+
+    def show(self, session: str, observation: Observation) -> None:
+        """Let the expert of an episode decide what is said in this turn.
+
+        Raises:
+            Exception: whatever the expert raises; it ends this one episode.
+        """
+        text: object = self._experts[session](observation)
+        if not isinstance(text, str):
+            raise TypeError(f"the expert answered {text!r}, which is no text")
+        self._texts[session] = text
 
     async def start(self, model: object, resources: Resources) -> None:
         """Do nothing: there is no model."""
@@ -51,10 +71,8 @@ class Demonstrator(Engine):
         """Do nothing: there are no weights."""
 
     async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
-        """Return the expert's next text."""
-        text = next(self._scripts[session], None)
-        if text is None:
-            raise AgentRLError(f"{session}: the demonstration ended before the episode did")
+        """Return what the expert says in this turn."""
+        text = self._texts[session]
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         end = self.tokenizer.eos_token_id
         if end is not None and not text.endswith(tuple(sampling.stop)):
@@ -63,8 +81,24 @@ class Demonstrator(Engine):
         return Completion(ids, [math.nan] * len(ids), "stop")
 
     def release(self, session: str) -> None:
-        """Forget the script."""
-        self._scripts.pop(session, None)
+        """Let the expert go."""
+        self._experts.pop(session, None)
+        self._texts.pop(session, None)
+
+
+class Guided(Agent):
+    """An agent whose observations an expert sees first."""
+
+    def __init__(self, agent: Agent, demonstrator: Demonstrator) -> None:
+        """Take the agent, and who speaks for the model."""
+        super().__init__()
+        self._agent = agent
+        self._demonstrator = demonstrator
+
+    async def act(self, observation: Observation, conversation: Conversation) -> Action:
+        """Show the observation to the expert, then to the agent."""
+        self._demonstrator.show(conversation.session, observation)
+        return await self._agent.act(observation, conversation)
 
 
 async def warm_up(

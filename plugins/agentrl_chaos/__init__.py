@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field, model_validator
 
-from agentrl import Action, Env, Observation, Outcome, Plugin, PluginConfig, Task, hookimpl
+from agentrl import Action, Env, Expert, Observation, Outcome, Plugin, PluginConfig, Task, hookimpl
 from agentrl.seeds import derive
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -64,9 +64,13 @@ class Troubled(Env):
         """Return the wrapped env's tasks."""
         return self._env.tasks(split)
 
-    def demonstrate(self, task: Task) -> Sequence[str] | None:
+    def demonstrate(self, task: Task) -> Sequence[str] | Expert | None:
         """Return the wrapped env's demonstration."""
         return self._env.demonstrate(task)
+
+    def explain(self, task: Task) -> str | None:
+        """Return the wrapped env's explanation."""
+        return self._env.explain(task)
 
     def fingerprint(self) -> Mapping[str, str]:
         """Return the wrapped env's fingerprint."""

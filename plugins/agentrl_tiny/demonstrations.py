@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agentrl.expert import expert_of
 from agentrl.interfaces import Env
 from agentrl.types import Action, Task
 
@@ -18,11 +19,12 @@ from .tokenizer import ASSISTANT, END, USER
 
 
 async def dialogue(env: Env, task: Task) -> list[tuple[str, str]]:
-    """Return what the env shows and what the expert answers, turn by turn."""
-    observation, turns = await env.reset(task, 0), []
-    for text in env.demonstrate(task) or ():
-        turns.append((observation.text, text))
-        observation = await env.step(Action(text))
+    """Return what the env shows and what the expert answers, turn by turn; nothing where there is none."""
+    expert, turns = expert_of(env, task), list[tuple[str, str]]()
+    observation = await env.reset(task, 0)
+    while expert and not observation.done:
+        turns.append((observation.text, expert(observation)))
+        observation = await env.step(Action(turns[-1][1]))
     return turns
 
 

@@ -231,13 +231,15 @@ def test_eval_measures_a_runs_model(
     training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import agentrl.run
+    from agentrl.breakdown import TagEffect
     from agentrl.evaluation import Evaluation
 
     seen: list[Any] = []
 
     def measure(config: Any, model: Path | None, display: Any) -> Evaluation:
         seen[:] = [config, model]
-        return Evaluation("test", 5, 10, 1, {"success": Estimate(0.5, 0.25, 0.75, 5)})
+        half = Estimate(0.5, 0.25, 0.75, 5)
+        return Evaluation("test", 5, 10, 1, {"success": half}, [TagEffect("all", "slow", half, None, 9, 0)])
 
     monkeypatch.setattr(agentrl.run, "evaluate", measure)
     out = tmp_path / "out"
@@ -268,7 +270,11 @@ def test_eval_measures_a_runs_model(
     shown = " ".join(capsys.readouterr().out.split())
     assert "5 tasks of test, 10 episodes, 1 of them failed and left out" in shown
     assert "success 0.500 0.250 to 0.750" in shown
-    assert json.loads(result.read_text())["metrics"]["success"]["mean"] == 0.5
+    assert "conditions that episodes were played under, the most harmful first" in shown
+    assert "all slow 0.500 [0.250, 0.750] - 9 and 0" in shown
+    found = json.loads(result.read_text())
+    assert found["metrics"]["success"]["mean"] == 0.5
+    assert found["tags"][0]["present"]["mean"] == 0.5
     assert called("eval", str(out), "--step", "7") == 2
     assert "no complete checkpoint of step 7" in capsys.readouterr().err
     assert called("eval", "--env", "toy", "--model", "org/model") == 0

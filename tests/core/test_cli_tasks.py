@@ -49,6 +49,21 @@ def test_the_tasks_of_a_run_are_shown_by_kind_and_one_by_one(
     assert "b 2 1 1 4" not in text
 
 
+def test_tasks_are_shown_by_label_where_they_have_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunDirectory.open(resolve({"env": "toy"}), tmp_path) as directory:
+        # A run that was begun before tasks had labels.
+        directory.write_tasks(1, [row("a", 0.5, True), row("b", 0.0, False, labels={"skill": "mail"})])
+        directory.write_tasks(2, [row("c", 1.0, True, labels={"skill": "calendar"})])
+    code, text = shown(capsys, str(tmp_path))
+    assert code == 0
+    assert "by skill" in text
+    assert "calendar 1 1 4 1.000 1.000 1.000 1.000" in text
+    assert "mail 1 1 4 0.000 0.000 0.000 0.000" in text
+    assert "b mail 1 1 4" in text
+
+
 def test_where_there_is_no_run_or_no_update_it_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,6 +186,7 @@ def test_what_became_of_each_task_is_recorded() -> None:
         "task": "0",
         "difficulty": 0,
         "scenario": None,
+        "labels": {},
         "trajectories": 4,
         "failed": 0,
         "reward": 0.5,

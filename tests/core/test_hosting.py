@@ -46,7 +46,8 @@ class Obedient(Env):
         return answer
 
     async def judge(self):
-        return Outcome(True, str(self.steps), ("a", "b"), ("c",), (), {"length": 2})
+        tags = tuple(self.task.labels)
+        return Outcome(True, str(self.steps), ("a", "b"), ("c",), (), {"length": 2}, tags)
 
     async def close(self):
         if self.config.folder:
@@ -135,7 +136,7 @@ class StuckAtTheEnd(Obedient):
         await asyncio.sleep(600)
 '''
 
-TASK = Task("greet", data={"name": "world"})
+TASK = Task("greet", data={"name": "world"}, labels={"mood": "good"})
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +192,7 @@ def test_an_episode_in_a_worker_is_the_episode_that_it_would_be_here() -> None:
     first, last, outcome = in_worker(play, greeting="good day")
     assert first == Observation("good day world 5", state_key="start")
     assert last == Observation("fine", done=True, action_key="be fine")
-    assert outcome == Outcome(True, "1", ("a", "b"), ("c",), (), {"length": 2.0})
+    assert outcome == Outcome(True, "1", ("a", "b"), ("c",), (), {"length": 2.0}, ("mood",))
 
 
 def test_a_worker_computes_on_one_thread_and_keeps_our_python_path_to_itself(

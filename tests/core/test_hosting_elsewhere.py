@@ -67,7 +67,7 @@ def step(action):
 
 
 def judge():
-    return {"success": True, "answer": str(steps), "passed": ["a"], "metrics": {"length": 2}}
+    return {"success": True, "answer": str(steps), "passed": ["a"], "metrics": {"length": 2}, "tags": ["odd"]}
 
 
 def close():
@@ -313,7 +313,7 @@ def test_an_episode_plays_in_another_python(folder: Path) -> None:
     first, last, outcome = play(body, folder=str(folder))
     assert first == Observation("hello world 5", state_key="start")
     assert last == Observation("fine", done=True, action_key="be fine")
-    assert outcome == Outcome(True, "1", (), ("a",), (), {"length": 2.0})
+    assert outcome == Outcome(True, "1", (), ("a",), (), {"length": 2.0}, ("odd",))
     assert list(folder.glob("closed-*")), "the world is closed when its episode is over"
 
 

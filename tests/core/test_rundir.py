@@ -1,5 +1,4 @@
 import errno
-import gzip
 import json
 import os
 import resource
@@ -19,20 +18,18 @@ from agentrl import (
     Group,
     Observation,
     Outcome,
-    Segment,
-    Span,
     Task,
     Trajectory,
     Turn,
     UsageError,
     files,
 )
-from agentrl.checkpoints import Checkpoints
+from agentrl.breakdown import TagEffect
 from agentrl.config import RunConfig, resolve
 from agentrl.evaluation import Evaluation
 from agentrl.manifest import used_plugins
 from agentrl.plugins import make
-from agentrl.records import load_groups, load_trajectories, save_trajectories
+from agentrl.records import load_trajectories
 from agentrl.rundir import RunDirectory, load_config, load_metrics, load_tasks, log_failure
 from agentrl.statistics import Estimate
 
@@ -47,25 +44,7 @@ def configuration(**said: Any) -> RunConfig:
 
 
 def trajectory(name: str = "t") -> Trajectory:
-    return Trajectory(
-        task=Task(name, "train", {"question": "Wer?", "hops": [1, 2], "nested": {"a": None}}, "family", 2),
-        seed=2**61 + 1,
-        turns=[Turn(Observation("see ü\u2028\n", state_key="s1"), Action("go", key="g"))],
-        final=Observation("end", done=True),
-        segments=[
-            Segment([1, 2, 3, 4], [Span(1, [-0.1, -1 / 3], 0, 7)]),
-            Segment([5], [Span(0, [-2e-308], 1)]),
-        ],
-        outcome=Outcome(True, "Ada", ("Ada", "A."), ("check",), (), {"searches": 2.0}),
-        stop="max_turns",
-        rewards={"exact_match": 1.0},
-        reward=0.1 + 0.2,
-        seconds=1.5,
-    )
-
-
-def failed() -> Trajectory:
-    return Trajectory(Task("bad"), stop="error", error="env.step at turn 0 raised KeyError: 'x'")
+    return Trajectory(Task(name), turns=[Turn(Observation("look"), Action("go"))], outcome=Outcome(True))
 
 
 @pytest.fixture
@@ -248,25 +227,23 @@ def test_a_run_is_not_resumed_on_other_data_or_another_model(directory: RunDirec
         directory.write_manifest(configuration(), env, [], tmp_path / "elsewhere")
 
 
-def test_trajectories_come_back_equal(directory: RunDirectory) -> None:
-    groups = [
-        Group(trajectory().task, [trajectory(), failed()]),
-        Group(trajectory("u").task, [trajectory("u")]),
-    ]
-    path = directory.write_trajectories("step-000001", groups)
-    assert path == directory.path / "trajectories/step-000001.jsonl.gz"
-    assert load_trajectories(path) == [trajectory(), failed(), trajectory("u")]
-    assert [len(group.trajectories) for group in load_groups(path)] == [2, 1]
-    row = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])
-    assert row["turns"][0]["action"]["text"] == "go"
-    before = path.read_bytes()
-    directory.write_trajectories("step-000001", groups)
-    assert path.read_bytes() == before
+def test_evaluations_come_back_equal_and_older_ones_without_conditions(directory: RunDirectory) -> None:
+    all_of_them = TagEffect("all", "slow", Estimate(0.5, 0.2, 0.8, 5), None, 5, 0)
+    some = TagEffect("skill=mail", "slow", Estimate(0, 0, 0.8, 5), Estimate(1, 0.2, 1, 5), 2, 3)
+    evaluation = replace(EVALUATION, tags=[all_of_them, some])
+    directory.write_evaluation(0, evaluation)
+    assert directory.evaluations() == {0: evaluation}
+    path = directory.path / "evaluations.jsonl"
+    row = json.loads(path.read_text())
+    del row["tags"]
+    path.write_text(json.dumps(row) + "\n")
+    assert directory.evaluations() == {0: EVALUATION}
 
 
 def test_text_that_is_no_unicode_is_stored_all_the_same(directory: RunDirectory) -> None:
     odd = replace(trajectory("\udc80"), turns=[Turn(Observation("\\\ud800 \udfff"), Action("ü"))])
     path = directory.write_trajectories("step-000001", [Group(odd.task, [odd])])
+    assert path == directory.path / "trajectories/step-000001.jsonl.gz"
     assert load_trajectories(path) == [odd]
     directory.write_metrics(1, {"env/\ud800": 1.0})
     assert load_metrics(directory.path) == [{"step": 1, "env/\ud800": 1.0}]
@@ -274,100 +251,8 @@ def test_text_that_is_no_unicode_is_stored_all_the_same(directory: RunDirectory)
     assert "ud800" in log_failure(directory.path, ValueError("\ud800")).read_text()
 
 
-def test_a_trajectory_that_is_not_json_names_its_task(tmp_path: Path) -> None:
-    odd = replace(trajectory(), task=Task("odd", data={"when": object()}))
-    with pytest.raises(
-        AgentRLError, match=r"the trajectory of task 'odd' cannot be stored: .*not JSON serializable"
-    ):
-        save_trajectories(tmp_path / "t.jsonl.gz", [Group(odd.task, [odd])])
-    assert list(tmp_path.glob("*t.jsonl*")) == []
-
-
-def test_a_damaged_file_of_trajectories_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl.gz"
-    save_trajectories(path, [Group(trajectory().task, [trajectory()] * 50)])
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(AgentRLError, match=r"t.jsonl.gz cannot be read after line \d+: EOFError"):
-        load_trajectories(path)
-    path.write_bytes(gzip.compress(b'{"group": 0}\n'))
-    with pytest.raises(AgentRLError, match=r"cannot be read after line 0: KeyError: 'task'"):
-        load_trajectories(path)
-    path.write_bytes(b"no gzip")
-    with pytest.raises(AgentRLError, match=r"cannot be read after line 0"):
-        load_trajectories(path)
-
-
-def write(text: str) -> Any:
-    def save(folder: Path) -> None:
-        (folder / "trainer").mkdir()
-        (folder / "trainer/weights").write_text(text)
-
-    return save
-
-
-def test_the_last_checkpoints_stay(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    for step in (10, 20, 1_000_000):
-        checkpoints.write(step, write(f"{step}"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000020", "step-1000000"]
-    assert checkpoints.latest() == (1_000_000, tmp_path / "step-1000000")
-    assert checkpoints.at(20) == tmp_path / "step-000020"
-    with pytest.raises(UsageError, match=r"no complete checkpoint of step 30 .*there are: 20, 1000000"):
-        checkpoints.at(30)
-
-
-def test_a_checkpoint_is_replaced_by_one_of_the_same_step(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.write(10, write("old"))
-    path = checkpoints.write(10, write("new"))
-    assert (path / "trainer/weights").read_text() == "new"
-    assert [each.name for each in tmp_path.iterdir()] == ["step-000010"]
-
-
-def test_incomplete_checkpoints_are_passed_over_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=5)
-    good = checkpoints.write(10, write("x"))
-    for step in (20, 30):
-        checkpoints.write(step, write("x"))
-    (tmp_path / "step-000030/contents.json").unlink()
-    (tmp_path / "step-000020/trainer/weights").write_text("")
-    (tmp_path / "step-000040.unfinished").mkdir()
-    assert checkpoints.latest() == (10, good)
-    assert "step-000040.unfinished was not finished" in caplog.text
-    assert "step-000030 is ignored: its contents.json is missing or broken" in caplog.text
-    assert "step-000020 is ignored: trainer/weights is missing or has another size" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed")]
-)
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, error: Exception) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.write(10, write("good"))
-
-    def fail(folder: Path) -> None:
-        (folder / "half").write_text("x")
-        raise error
-
-    with pytest.raises(AgentRLError, match=r"could not write the checkpoint to .*step-000020: .*intact"):
-        checkpoints.write(20, fail)
-    assert [each.name for each in tmp_path.iterdir()] == ["step-000010"]
-    assert checkpoints.latest() == (10, tmp_path / "step-000010")
-
-
-def test_a_full_disk_in_a_librarys_words_has_its_remedy(tmp_path: Path) -> None:
-    def fail(folder: Path) -> None:
-        raise RuntimeError("I/O error: No space left on device (os error 28)")
-
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    with pytest.raises(AgentRLError, match=r"os error 28\) \(make room on the disk\)$"):
-        checkpoints.write(10, fail)
-    checkpoints.write(10, write("good"))
-    with pytest.raises(AgentRLError, match=r"the checkpoints before it are intact$"):
-        checkpoints.write(20, fail)
+def write_much(folder: Path) -> None:
+    (folder / "weights").write_text("x" * 10_000)
 
 
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(directory: RunDirectory) -> None:
@@ -382,7 +267,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(directory: RunDirect
         with pytest.raises(AgentRLError, match=r"could not write metrics to .*File too large"):
             directory.write_metrics(1, {f"m{n}": float(n) for n in range(1000)})
         with pytest.raises(AgentRLError, match=r"could not write the checkpoint"):
-            directory.write_checkpoint(1, write("x" * 10_000))
+            directory.write_checkpoint(1, write_much)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from agentrl import Action, Env, Observation, Outcome, Task, UsageError
+from agentrl import Action, Env, Expert, Observation, Outcome, Task, UsageError
 from agentrl.testing import RulesBroken, check_env
 
 WORDS = {"train": ("apple", "pear", "plum"), "dev": ("fig", "quince")}
@@ -41,6 +41,51 @@ class Parrot(Env):
 class WithoutExpert(Parrot):
     def demonstrate(self, task: Task) -> None:
         return None
+
+
+class Looks(Parrot):
+    """Its expert reads the word off the first observation, and remembers it."""
+
+    def demonstrate(self, task: Task) -> Expert:
+        heard: list[str] = []
+
+        def expert(observation: Observation) -> str:
+            heard.append(observation.text)
+            return heard[0].rstrip(".").split()[-1]
+
+        return expert
+
+
+class RemembersTheLastExpert(Looks):
+    heard: ClassVar[list[str]] = []
+
+    def demonstrate(self, task: Task) -> Expert:
+        def expert(observation: Observation) -> str:
+            self.heard.append(observation.text)
+            return self.heard[0].rstrip(".").split()[-1]
+
+        return expert
+
+
+class IsAtALoss(Looks):
+    def demonstrate(self, task: Task) -> Expert:
+        return lambda observation: observation.text.split(" I say ")[1].rstrip(".")
+
+
+class SaysNothing(Looks):
+    def demonstrate(self, task: Task) -> Expert:
+        return lambda observation: cast(str, None)
+
+
+class NeverEnds(Looks):
+    async def step(self, action: Action) -> Observation:
+        return Observation("Go on.")
+
+
+class LabelsWithNumbers(Parrot):
+    def tasks(self, split: str) -> Sequence[Task]:
+        labels = cast("dict[str, str]", {"size": 3})
+        return [Task(task.id, split, task.data, labels=labels) for task in super().tasks(split)]
 
 
 class NeedsAnOption(Parrot):
@@ -189,7 +234,7 @@ class ClosesOnce(Parrot):
         self.closed = True
 
 
-@pytest.mark.parametrize("env", [Parrot, WithoutExpert, lambda: Parrot(Parrot.Config())])
+@pytest.mark.parametrize("env", [Parrot, WithoutExpert, Looks, lambda: Parrot(Parrot.Config())])
 def test_a_good_env_passes(env: type[Env]) -> None:
     check_env(env)
 
@@ -218,6 +263,11 @@ def test_a_good_env_passes(env: type[Env]) -> None:
         (DemonstratesTooMuch, "over after 2 of 3 demonstrated turns", "up to the end"),
         (DemonstratesWrongly, "'train-pear' is judged a failure", "must earn full marks"),
         (DemonstratesNothing, r"demonstrate\('train-apple'\) returned '\[\]'", "at least one text"),
+        (RemembersTheLastExpert, "'train-pear' is judged a failure", "must earn full marks"),
+        (IsAtALoss, "the expert of task 'train-apple' raised IndexError", "whatever the env shows it"),
+        (SaysNothing, "the expert of task 'train-apple' answered 'None', which is no text", "with a text"),
+        (NeverEnds, "the expert of task 'train-apple' has not ended it after 500 turns", "end the episode"),
+        (LabelsWithNumbers, "the labels of task 'train-apple' are .*3", "map texts to texts"),
         (PaysForWaiting, "gives nothing for nothing: .* solved after 16 times ''", "look for evidence"),
         (PaysForShowingUp, "gives nothing for nothing: .* after nothing at all", "look for evidence"),
         (ChokesOnNonsense, "raises nothing: step.* raised UnicodeEncodeError", "answer nonsense with an obs"),

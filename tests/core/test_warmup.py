@@ -6,7 +6,19 @@ from typing import Any, ClassVar
 
 import pytest
 
-from agentrl import Action, Agent, Conversation, Env, Group, Observation, Outcome, Task, UsageError, user
+from agentrl import (
+    Action,
+    Agent,
+    Conversation,
+    Env,
+    Expert,
+    Group,
+    Observation,
+    Outcome,
+    Task,
+    UsageError,
+    user,
+)
 from agentrl.config import SimulatorConfig
 from agentrl.hooks import Hooks
 from agentrl.hosting.pool import InProcessPool
@@ -38,8 +50,32 @@ class Spelling(Env):
     async def judge(self) -> Outcome:
         return Outcome(success=self.right)
 
-    def demonstrate(self, task: Task) -> Sequence[str] | None:
+    def demonstrate(self, task: Task) -> Sequence[str] | Expert | None:
         return list(task.id)
+
+
+class Dictating(Spelling):
+    """Shows the letter that it wants, so that its experts have to look."""
+
+    seen: ClassVar[list[list[str]]] = []
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        await super().reset(task, seed)
+        return Observation(f"type {self.left[0]}")
+
+    async def step(self, action: Action) -> Observation:
+        await super().step(action)
+        return Observation(f"type {self.left[0]}") if self.left else Observation("thanks", done=True)
+
+    def demonstrate(self, task: Task) -> Expert:
+        shown: list[str] = []
+        self.seen.append(shown)
+
+        def expert(observation: Observation) -> str:
+            shown.append(observation.text)
+            return observation.text[-1]
+
+        return expert
 
 
 class Talker(Agent):
@@ -77,7 +113,12 @@ def imitate(env: type[Spelling], updates: int, tasks: int) -> list[list[str]]:
         pool = InProcessPool(env, size=2)
         demonstrator = Demonstrator(ScriptedEngine(lambda text: "never asked"))
         simulator = Simulator(
-            pool, Talker, demonstrator, SimulatorConfig(), Hooks(installed=False), lambda text: None
+            pool,
+            lambda: demonstrator.guide(Talker()),
+            demonstrator,
+            SimulatorConfig(),
+            Hooks(installed=False),
+            lambda text: None,
         )
         curriculum = make("curriculum", "in_order", {})
         curriculum.start(played.tasks("train"), 0)
@@ -103,6 +144,43 @@ def test_of_too_many_demonstrations_not_all_are_kept(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("agentrl.warmup.REMEMBERED", 2)
     assert imitate(Spelling, 2, 3) == [["aa", "bb", "cc"]] * 2
     assert len(Spelling.resets) == 6
+
+
+def test_an_expert_sees_each_observation_of_its_own_episode_before_it_answers() -> None:
+    Dictating.seen.clear()
+    assert imitate(Dictating, 1, 3) == [["aa", "bb", "cc"]]
+    assert Dictating.seen == [["type a", "type a"], ["type b", "type b"], ["type c", "type c"]]
+
+
+def test_an_expert_that_is_at_a_loss_costs_its_own_episode_and_no_more() -> None:
+    class Timid(Dictating):
+        def demonstrate(self, task: Task) -> Expert:
+            good = super().demonstrate(task)
+
+            def expert(observation: Observation) -> str:
+                if task.id == "bb":
+                    raise LookupError("there is no b")
+                return good(observation)
+
+            return expert
+
+    assert imitate(Timid, 1, 3) == [["aa", "cc"]]
+
+
+@pytest.mark.parametrize(
+    ("shown", "cause"),
+    [
+        (["a"], "ScriptEnded: the demonstration ended before"),
+        (lambda seen: 7, "TypeError: the expert answered 7"),
+    ],
+)
+def test_why_demonstrations_fail_is_told(shown: Sequence[str] | Expert, cause: str) -> None:
+    class Short(Spelling):
+        def demonstrate(self, task: Task) -> Sequence[str] | Expert | None:
+            return shown
+
+    with pytest.raises(UsageError, match=f"for example 'aa': agent.act at turn . raised {cause}"):
+        imitate(Short, 1, 3)
 
 
 def test_experts_who_mostly_fail_are_refused() -> None:

@@ -35,6 +35,9 @@ class Calm(Env):
     def demonstrate(self, task: Task) -> Sequence[str]:
         return ["breathe"]
 
+    def explain(self, task: Task) -> str:
+        return "breathe, and go on breathing"
+
     async def close(self) -> None:
         self.closed = True
 
@@ -98,6 +101,7 @@ def test_all_else_is_the_env_that_was_wrapped() -> None:
     env = chaos(crash=1.0).wrap_env(inner, TASK, 0)
     assert env is not None
     assert (env.tasks("train"), env.demonstrate(TASK), env.fingerprint()) == ([TASK], ["breathe"], {})
+    assert env.explain(TASK) == "breathe, and go on breathing"
     assert asyncio.run(env.judge()) == Outcome(True)
     asyncio.run(env.close())
     assert inner.closed

@@ -11,6 +11,7 @@ from agentrl.cli.doctor import doctor
 from agentrl.cli.env import commands as env_commands
 from agentrl.cli.errors import report
 from agentrl.cli.evaluate import evaluate
+from agentrl.cli.play import play
 from agentrl.cli.plugins import plugins
 from agentrl.cli.run import run
 from agentrl.cli.tasks import tasks
@@ -23,6 +24,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "plugins": plugins,
     "doctor": doctor,
 }
+
+env_commands.command("play")(play)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from agentrl.hosting.elsewhere import RemoteEnv, Site
 
 commands = typer.Typer(
-    help="Set up, show and remove the virtual environments that some envs need.", no_args_is_help=True
+    help="Play an env yourself; set up, show and remove the virtual environments that some envs need.",
+    no_args_is_help=True,
 )
 Name = Annotated[str, typer.Argument(help="The env's name.")]
 

@@ -45,7 +45,7 @@ def evaluate(
     """Measure a model: every metric with its confidence interval."""
     from agentrl.display import make_display, wide_console
     from agentrl.plugins import load
-    from agentrl.tables import evaluation_table, evaluation_title
+    from agentrl.tables import evaluation_table, evaluation_title, tags_table
 
     display = make_display()
     with shown(display, debug=debug):
@@ -76,6 +76,9 @@ def evaluate(
     console = wide_console()
     console.print(evaluation_title(evaluation))
     console.print(evaluation_table(evaluation, load("env", config.env.name).metric_names))
+    if evaluation.tags:
+        console.print("conditions that episodes were played under, the most harmful first")
+        console.print(tags_table(evaluation))
 
 
 def _weights(folder: Path | None, model: str | None, step: int | None) -> Path | None:

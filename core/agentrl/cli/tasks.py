@@ -43,14 +43,15 @@ def _rows(folder: Path) -> "list[dict[str, Any]]":
 
 
 def _show(console: "Console", rows: "list[dict[str, Any]]", top: int) -> None:
-    from agentrl.task_record import digest
+    from agentrl.task_record import digest, labels_of, value_of
 
     (whole,) = digest(rows, ())
     console.print(
         f"steps {min(row['step'] for row in rows)} to {whole.last}: {whole.tasks} tasks in {whole.groups} "
         f"groups of {whole.trajectories} trajectories; a group taught something if its rewards differ"
     )
-    told = [kind for kind in _KINDS if any(row[kind] is not None for row in rows)]
+    kinds = [*_KINDS, *labels_of(rows)]
+    told = [kind for kind in kinds if any(value_of(row, kind) is not None for row in rows)]
     for kind in told:
         found = digest(rows, [kind])
         if kind == "difficulty":

@@ -12,6 +12,8 @@ from agentrl.types import Action, Observation, Outcome, Task
 
 Json = dict[str, Any]
 _OBSERVATION = ("text", "done", "state_key", "action_key")
+# The texts of an outcome, which are tuples here and lists in JSON.
+_TEXTS = ("references", "passed", "failed", "tags")
 
 
 class Nonsense(AgentRLError):
@@ -45,7 +47,7 @@ def check_outcome(value: object, origin: str) -> Outcome:
         raise Nonsense(f"{origin} returned {describe(value)}, not an Outcome")
     _expect(value.success, bool, "Outcome.success", origin)
     _expect_optional_text(value.answer, "Outcome.answer", origin)
-    for name in ("references", "passed", "failed"):
+    for name in _TEXTS:
         _expect_texts(getattr(value, name), f"Outcome.{name}", origin)
     _expect_numbers(value.metrics, "Outcome.metrics", origin)
     return value
@@ -72,12 +74,13 @@ def task_to_json(task: Task) -> Json:
         "data": dict(task.data),
         "scenario": task.scenario,
         "difficulty": task.difficulty,
+        "labels": dict(task.labels),
     }
 
 
 def task_from_json(json: Json) -> Task:
     """Return the task in `json`."""
-    return Task(json["id"], json["split"], json["data"], json["scenario"], json["difficulty"])
+    return Task(**json)
 
 
 def action_to_json(action: Action) -> Json:
@@ -110,9 +113,7 @@ def outcome_to_json(outcome: Outcome) -> Json:
     return {
         "success": outcome.success,
         "answer": outcome.answer,
-        "references": list(outcome.references),
-        "passed": list(outcome.passed),
-        "failed": list(outcome.failed),
+        **{name: list(getattr(outcome, name)) for name in _TEXTS},
         "metrics": {name: float(value) for name, value in outcome.metrics.items()},
     }
 
@@ -123,9 +124,8 @@ def outcome_from_json(json: object, origin: str) -> Outcome:
     Raises:
         Nonsense: there is none.
     """
-    names = ("references", "passed", "failed")
-    fields = _fields(json, ("success", "answer", *names, "metrics"), origin)
-    for name in names:
+    fields = _fields(json, ("success", "answer", *_TEXTS, "metrics"), origin)
+    for name in _TEXTS:
         _expect_texts(fields[name], f"Outcome.{name}", origin)
         fields[name] = tuple(fields[name])
     return check_outcome(Outcome(**fields), origin)

@@ -9,7 +9,7 @@ from typing import Any
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.hosting import codec, frames
 from agentrl.hosting.process import Leash, WorkerDied, WorkerProcess
-from agentrl.interfaces import Env
+from agentrl.interfaces import Env, Expert
 from agentrl.types import Action, Observation, Outcome, Task
 
 # How long a worker that was told to end may run its exit handlers, in seconds.
@@ -88,7 +88,7 @@ class WorkerEnv(Env):
         """Refuse: a worker only plays."""
         raise UsageError(f"{self._title} in a worker only plays; ask an env in this process for its tasks")
 
-    def demonstrate(self, task: Task) -> Sequence[str] | None:
+    def demonstrate(self, task: Task) -> Sequence[str] | Expert | None:
         """Refuse: a worker only plays."""
         raise UsageError(f"{self._title} in a worker only plays; ask an env in this process to demonstrate")
 

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from agentrl.expert import Script
 from agentrl.hosting.codec import Nonsense, check_observation, check_outcome
-from agentrl.interfaces import Env
+from agentrl.interfaces import Env, Expert
 from agentrl.testing.rules import RuleBroken, in_time, no_exception
 from agentrl.types import Action, Observation, Outcome, Task
 
@@ -24,14 +25,17 @@ NONSENSE = (
     "nan",
 )
 HUGE = "open the door " * 100_000
+# More turns than any expert needs.
+ENDLESS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What an env showed in an episode, and what it judged."""
+    """What an env showed in an episode, what it judged, and what was done in it."""
 
     observations: tuple[Observation, ...]
     outcome: Outcome
+    actions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +96,44 @@ class EnvUnderTest:
         with _well_formed():
             return check_outcome(answer, what)
 
-    async def play(self, env: Env, task: Task, actions: Sequence[str], seed: int = 11) -> Episode:
-        """Play `actions`, up to the end of the episode."""
-        observations = [await self.reset(env, task, seed)]
-        for text in actions:
-            if observations[-1].done:
-                break
-            observations.append(await self.step(env, text))
+    async def play(self, env: Env, task: Task, actions: Sequence[str] | Expert, seed: int = 11) -> Episode:
+        """Play `actions`, or what an expert says, up to the end of the episode."""
+        expert, most = (actions, ENDLESS) if callable(actions) else (Script(actions), len(actions))
+        observations, said = [await self.reset(env, task, seed)], list[str]()
+        while len(said) < most and not observations[-1].done:
+            said.append(_answer(expert, task, observations[-1]))
+            observations.append(await self.step(env, said[-1]))
             await asyncio.sleep(0)
-        return Episode(tuple(observations), await self.judge(env, f"after {len(observations) - 1} steps"))
+        outcome = await self.judge(env, f"after {len(said)} steps")
+        return Episode(tuple(observations), outcome, tuple(said))
 
-    async def play_alone(self, task: Task, actions: Sequence[str]) -> Episode:
-        """Play `actions` in a fresh env."""
+    async def play_alone(self, task: Task, actions: Sequence[str] | Expert) -> Episode:
+        """Play `actions`, or what an expert says, in a fresh env."""
         async with self.env() as env:
             return await self.play(env, task, actions)
 
-    def demonstration(self, env: Env, task: Task) -> list[str] | None:
-        """Return what the expert would do, None if there is no expert."""
+    def demonstration(self, env: Env, task: Task) -> list[str] | Expert | None:
+        """Return what the expert would do, or the expert; None if there is none."""
         with no_exception(f"demonstrate({task.id!r})", "return None for a task that has no expert"):
-            script = env.demonstrate(task)
-            return None if script is None else list(script)
+            found = env.demonstrate(task)
+            return found if found is None or callable(found) else list(found)
 
-    def script(self, env: Env, task: Task) -> list[str]:
+    async def script(self, env: Env, task: Task) -> list[str]:
         """Return actions that lead somewhere: the expert's if there is one, else nonsense."""
-        return self.demonstration(env, task) or list(NONSENSE[2:6])
+        found = self.demonstration(env, task)
+        if callable(found):
+            return list((await self.play_alone(task, found)).actions)
+        return found or list(NONSENSE[2:6])
+
+
+def _answer(expert: Expert, task: Task, observation: Observation) -> str:
+    what = f"the expert of task {task.id!r}"
+    with no_exception(what, "let the expert answer whatever the env shows it when it is obeyed"):
+        text: object = expert(observation)
+    if not isinstance(text, str):
+        found = f"{what} answered {shorten(str(text))}, which is no text"
+        raise RuleBroken("returns what its kind returns", found, "let the expert answer with a text")
+    return text
 
 
 @contextmanager

@@ -1,24 +1,21 @@
-"""The rules of envs."""
+"""The rules of envs: those of their episodes are here, those of their tasks in `env_tasks`."""
 
 import asyncio
 import copy
-import itertools
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from agentrl.errors import UsageError
-from agentrl.hosting.codec import task_to_json
-from agentrl.interfaces import Env
+from agentrl.interfaces import Env, Expert
 from agentrl.testing.env_player import HUGE, NONSENSE, EnvUnderTest, Episode, shorten
+from agentrl.testing.env_tasks import (
+    has_tasks_that_json_can_carry,
+    keeps_its_splits_apart,
+    refuses_unknown_splits,
+)
 from agentrl.testing.rules import RuleBroken, in_time, judge_by, name_of, no_exception
 from agentrl.types import Task
 
 # Enough turns to see an env that rewards waiting.
 PATIENCE = 16
-# Lazy splits may be endless; this many tasks of each are compared.
-COMPARED = 1000
 
 
 def check_env(
@@ -42,94 +39,11 @@ def check_env(
     judge_by(RULES, EnvUnderTest(make, splits, tasks, seconds), name_of(make))
 
 
-async def has_tasks_that_json_can_carry(subject: EnvUnderTest) -> None:
-    """Tasks are JSON-safe, belong to their split, have ids of their own, and come in a fixed order."""
-    async with subject.env() as env, subject.env() as other:
-        for split in subject.splits:
-            tasks = subject.some(env, split, COMPARED)
-            for task in tasks:
-                _check_task(task, split)
-            _check_ids([task.id for task in tasks], split)
-            if not tasks == subject.some(env, split, COMPARED) == subject.some(other, split, COMPARED):
-                raise RuleBroken(
-                    "has tasks in a fixed order",
-                    f"split {split!r} was different when asked again",
-                    "derive tasks from a fixed seed, never from sets, clocks or the global random generator",
-                )
-
-
-def _check_task(task: Any, split: str) -> None:
-    if not isinstance(task, Task):
-        found = f"tasks({split!r}) holds a {type(task).__name__}"
-        raise RuleBroken("has tasks", found, "return agentrl.Task values")
-    if task.split != split:
-        found = f"task {task.id!r} of split {split!r} says split={task.split!r}"
-        raise RuleBroken("names the split", found, "pass split to Task")
-    if found := _changed_by_json(task):
-        remedy = "use only text, numbers, lists, and mappings with text as keys"
-        raise RuleBroken("has JSON-safe tasks", found, remedy)
-
-
-def _changed_by_json(task: Task) -> str:
-    try:
-        json_task = task_to_json(task)
-        same = json.loads(json.dumps(json_task, allow_nan=False)) == json_task
-    except (TypeError, ValueError) as error:
-        return f"the data of task {task.id!r} cannot be written as JSON ({error})"
-    return "" if same else f"the data of task {task.id!r} changes on its way through JSON"
-
-
-def _check_ids(ids: list[str], split: str) -> None:
-    if len(set(ids)) < len(ids):
-        double = next(name for name in ids if ids.count(name) > 1)
-        raise RuleBroken(
-            "names its tasks", f"two tasks of {split!r} are called {double!r}", "make ids unique"
-        )
-
-
-async def keeps_its_splits_apart(subject: EnvUnderTest) -> None:
-    """No task is in two splits, under whatever id."""
-    async with subject.env() as env:
-        for one, other in itertools.combinations(subject.splits, 2):
-            first = {key: task for task in subject.some(env, one, COMPARED) for key in _identities(task)}
-            for task in subject.some(env, other, COMPARED):
-                twin = next((first[key] for key in _identities(task) if key in first), None)
-                if twin is not None:
-                    raise RuleBroken(
-                        "keeps its splits apart",
-                        f"task {twin.id!r} of {one!r} is task {task.id!r} of {other!r}",
-                        "draw each split from entities of its own, else what is measured is memory",
-                    )
-
-
-def _identities(task: Task) -> Iterator[str]:
-    yield f"id {task.id}"
-    if task.data:
-        with suppress(TypeError, ValueError):  # a rule of its own says so
-            yield "data " + json.dumps(dict(task.data), sort_keys=True)
-
-
-async def refuses_unknown_splits(subject: EnvUnderTest) -> None:
-    """A split that does not exist is a usage error, not an empty one."""
-    async with subject.env() as env:
-        try:
-            env.tasks("no-such-split")
-        except UsageError:
-            return
-        except Exception as error:
-            found = f"tasks('no-such-split') raised {type(error).__name__}: {error}"
-        else:
-            found = "tasks('no-such-split') returned tasks"
-    raise RuleBroken(
-        "refuses unknown splits", found, "raise agentrl.UsageError and name the splits there are"
-    )
-
-
 async def repeats_itself(subject: EnvUnderTest) -> None:
     """The same task, seed and actions make the same episode, whatever was played before."""
     async with subject.env() as env:
         tasks = subject.tasks(env)
-        scripts = {task.id: subject.script(env, task) for task in tasks}
+        scripts = {task.id: await subject.script(env, task) for task in tasks}
         fresh = {task.id: await subject.play_alone(task, scripts[task.id]) for task in tasks}
         for task in [*tasks, *reversed(tasks)]:
             await subject.play(env, task, NONSENSE[:2], seed=3)
@@ -146,7 +60,7 @@ async def keeps_instances_apart(subject: EnvUnderTest) -> None:
     """Envs that are played side by side do not touch each other."""
     async with subject.env() as env:
         tasks = subject.tasks(env)
-        scripts = [subject.script(env, task) for task in tasks]
+        scripts = [await subject.script(env, task) for task in tasks]
     pairs = [*zip(tasks, scripts, strict=True)]
     alone = [await subject.play_alone(*pair) for pair in pairs]
     together = await asyncio.gather(*(subject.play_alone(*pair) for pair in pairs))
@@ -174,7 +88,7 @@ async def leaves_its_tasks_alone(subject: EnvUnderTest) -> None:
     async with subject.env() as env:
         for task in subject.tasks(env):
             before = copy.deepcopy(task)
-            await subject.play(env, task, subject.script(env, task))
+            await subject.play(env, task, await subject.script(env, task))
             if task != before:
                 found = f"playing task {task.id!r} changed its data"
                 raise RuleBroken("leaves its tasks alone", found, "copy what you change")
@@ -184,27 +98,50 @@ async def solves_what_it_demonstrates(subject: EnvUnderTest) -> None:
     """A demonstration, played step by step, ends the episode with its last action and earns success."""
     async with subject.env() as env:
         for task in subject.tasks(env):
-            script = subject.demonstration(env, task)
-            if script is None:
-                continue
-            if not script or not all(isinstance(text, str) for text in script):
-                found = f"demonstrate({task.id!r}) returned {shorten(str(script))}"
-                raise RuleBroken("solves what it demonstrates", found, "return at least one text, or None")
-            _check_demonstration(task, script, await subject.play(env, task, script))
+            found = subject.demonstration(env, task)
+            if callable(found):
+                await _check_experts(subject, env, task, found)
+            elif found is not None:
+                await _check_script(subject, env, task, found)
 
 
-def _check_demonstration(task: Task, script: list[str], episode: Episode) -> None:
+async def _check_experts(subject: EnvUnderTest, env: Env, task: Task, expert: Expert) -> None:
+    """Hold an expert, and the next one of the same task, to success whatever the seed."""
+    another = subject.demonstration(env, task)
+    assert callable(another), f"demonstrate({task.id!r}) gave an expert once, and then none"
+    for each, seed in ((expert, 11), (another, 3)):
+        episode = await subject.play(env, task, each, seed)
+        if not episode.observations[-1].done:
+            found = f"the expert of task {task.id!r} has not ended it after {len(episode.actions)} turns"
+            raise RuleBroken("solves what it demonstrates", found, "let the expert end the episode")
+        _check_success(task, episode)
+
+
+async def _check_script(subject: EnvUnderTest, env: Env, task: Task, script: list[str]) -> None:
+    if not script or not all(isinstance(text, str) for text in script):
+        found = f"demonstrate({task.id!r}) returned {shorten(str(script))}"
+        raise RuleBroken("solves what it demonstrates", found, "return at least one text, or None")
+    episode = await subject.play(env, task, script)
+    _check_length(task, script, episode)
+    _check_success(task, episode)
+
+
+def _check_length(task: Task, script: list[str], episode: Episode) -> None:
     rule, remedy = "solves what it demonstrates", "let demonstrate return one text a turn, up to the end"
-    steps = len(episode.observations) - 1
+    steps = len(episode.actions)
     if steps < len(script):
         found = f"task {task.id!r} is over after {steps} of {len(script)} demonstrated turns"
         raise RuleBroken(rule, found, remedy)
     if not episode.observations[-1].done:
         found = f"task {task.id!r} is not over after all {steps} demonstrated turns"
         raise RuleBroken(rule, found, remedy)
+
+
+def _check_success(task: Task, episode: Episode) -> None:
     if not episode.outcome.success:
         found = f"the demonstration of task {task.id!r} is judged a failure ({shorten(str(episode.outcome))})"
-        raise RuleBroken(rule, found, "mend demonstrate or judge: the expert must earn full marks")
+        remedy = "mend demonstrate or judge: the expert must earn full marks"
+        raise RuleBroken("solves what it demonstrates", found, remedy)
 
 
 async def gives_nothing_for_nothing(subject: EnvUnderTest) -> None:

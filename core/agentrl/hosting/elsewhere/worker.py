@@ -38,7 +38,14 @@ _FINISH_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _OBSERVATION: Message = {"done": False, "state_key": None, "action_key": None}
-_OUTCOME: Message = {"answer": None, "references": (), "passed": (), "failed": (), "metrics": {}}
+_OUTCOME: Message = {
+    "answer": None,
+    "references": (),
+    "passed": (),
+    "failed": (),
+    "metrics": {},
+    "tags": (),
+}
 
 # Kept from plugins that freeze the clock, and from code that patches what ends a process.
 _now = time.monotonic
