@@ -62,6 +62,6 @@ class Audit:
             f"turn {int(micro.turn_N[worst])}: token {int(micro.target_U[micro.pair_N[worst]])}, engine "
             f"{float(micro.rollout_logprobs_N[worst]):.4f}, trainer {trainer:.4f}; "
             f"{self.threshold:g} is allowed), so the weights were left as they are; check that the engine "
-            "has the trainer's latest weights and reports log-probabilities at temperature 1, or raise "
-            "trainer.audit_threshold if the two compute in different precision"
+            "has the trainer's latest weights and reports log-probabilities at the temperature it samples "
+            "with, or raise trainer.audit_threshold if the two compute in different precision"
         )

@@ -39,6 +39,8 @@ class CriticConfig(PluginConfig):
             critic learns (with a shared backbone only its head): an actor that follows an untrained critic
             gets worse.
         warmup_until: the warm-up is over once the critic explains this share of the returns' variance.
+        extra_epochs: further passes over each update's trajectories in which only the critic learns: a return
+            can be learnt from again where the policy's gradient would be out of date.
     """
 
     backbone: Literal["separate", "shared"] = "separate"
@@ -46,6 +48,7 @@ class CriticConfig(PluginConfig):
     max_grad_norm: float = Field(default=1.0, gt=0)
     warmup_updates: int = Field(default=20, ge=0)
     warmup_until: float = Field(default=0.2, le=1)
+    extra_epochs: int = Field(default=0, ge=0)
 
     def rate(self, actor: float) -> float:
         """Return the learning rate, given the actor's."""

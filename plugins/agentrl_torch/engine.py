@@ -82,7 +82,9 @@ class TorchEngine(Engine):
         request = Request(list(token_ids), sampling, session)
         await scheduler.submit(request)
         stop: Literal["stop", "length"] = "stop" if request.stopped else "length"
-        return Completion(request.sampled, request.logprobs, stop, request.version)
+        # The likeliest token is drawn from no distribution.
+        temperature = request.sampling.temperature or 1.0
+        return Completion(request.sampled, request.logprobs, stop, request.version, temperature)
 
     def release(self, session: str) -> None:
         """Forget what is kept for `session`."""

@@ -44,7 +44,11 @@ def token_logprobs(
     device = model.device
     with autocast(model, dtype):
         logprob_U, entropy_R = _project_all(
-            model, hidden_RD, micro.row_U.to(device), micro.target_U.to(device)
+            model,
+            hidden_RD,
+            None if micro.temperature_R is None else micro.temperature_R.to(device),
+            micro.row_U.to(device),
+            micro.target_U.to(device),
         )
     # index_select, because the gradient of plain indexing adds up in no fixed order on several threads.
     entropy_N = entropy_R.index_select(0, row_of_token(micro).to(device))
@@ -73,28 +77,32 @@ def decode(model: PreTrainedModel, trie: Trie, layout: Layout) -> Tensor:
 
 
 def _project_all(
-    model: PreTrainedModel, hidden_RD: Tensor, row_U: Tensor, target_U: Tensor
+    model: PreTrainedModel, hidden_RD: Tensor, temperature_R: Tensor | None, row_U: Tensor, target_U: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Project piece by piece; with more than one, logits are recomputed in the backward pass."""
     rows = max(1, LOGITS // model.config.get_text_config().vocab_size)
     if len(hidden_RD) <= rows:
-        return _project(model, hidden_RD, row_U, target_U)
+        return _project(model, hidden_RD, temperature_R, row_U, target_U)
     starts = torch.arange(0, len(hidden_RD), rows, device=row_U.device)
     bounds = [*torch.searchsorted(row_U, starts).tolist(), len(row_U)]
     found = []
     for start, a, b in zip(starts.tolist(), bounds[:-1], bounds[1:], strict=True):
-        piece = model, hidden_RD[start : start + rows], row_U[a:b] - start, target_U[a:b]
+        here = slice(start, start + rows)
+        divisors = None if temperature_R is None else temperature_R[here]
+        piece = model, hidden_RD[here], divisors, row_U[a:b] - start, target_U[a:b]
         found.append(checkpoint(_project, *piece, use_reentrant=False))
     logprobs, entropies = zip(*found, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 
 
 def _project(
-    model: PreTrainedModel, hidden_RD: Tensor, row_U: Tensor, target_U: Tensor
+    model: PreTrainedModel, hidden_RD: Tensor, temperature_R: Tensor | None, row_U: Tensor, target_U: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities (U,) of tokens and the entropies (R,) of rows."""
     logits_RV = project(model, hidden_RD)
     wide = torch.promote_types(logits_RV.dtype, torch.float32)
+    if temperature_R is not None:
+        logits_RV = logits_RV / temperature_R.unsqueeze(1)
     logprobs_RV = torch.log_softmax(logits_RV, -1, dtype=wide)
     with torch.no_grad():
         entropy_R = -(logprobs_RV.exp() * logprobs_RV).sum(-1)

@@ -38,6 +38,7 @@ class Row:
         targets_N: the sampled ids.
         turns_N: the turn of each.
         rollout_logprobs_N: as the engine reported them; NaN where no model sampled the token.
+        temperatures_N: of the distribution each was sampled from.
     """
 
     group: int
@@ -48,6 +49,7 @@ class Row:
     targets_N: IntArray
     turns_N: IntArray
     rollout_logprobs_N: NDArray[np.float64]
+    temperatures_N: NDArray[np.float64]
 
     @property
     def sampled(self) -> int:
@@ -63,7 +65,8 @@ class MicroBatch:
         rows: the trajectories.
         trie: all their sequences.
         layout: how attention covers it.
-        slots_R: where logits are needed, ascending.
+        slots_R: where logits are needed, ascending; twice where two temperatures sampled after it.
+        temperature_R: that the logits are divided by; None where all are 1.
         row_U: index into `slots_R` of each unique (slot, token) pair, ascending.
         target_U: the token of each pair.
         pair_N: the pair of each sampled token.
@@ -76,6 +79,7 @@ class MicroBatch:
     trie: Trie
     layout: Layout
     slots_R: Tensor
+    temperature_R: Tensor | None
     row_U: Tensor
     target_U: Tensor
     pair_N: Tensor
@@ -112,6 +116,7 @@ def _row(trajectory: Trajectory, group: int, member: int) -> Row:
         targets_N=np.array([i for s in segments for a in s.spans for i in s.token_ids[a.start : a.stop]]),
         turns_N=np.concatenate([np.full(len(span.logprobs), span.turn) for span in spans]),
         rollout_logprobs_N=np.concatenate([np.array(span.logprobs, np.float64) for span in spans]),
+        temperatures_N=np.concatenate([np.full(len(span.logprobs), span.temperature) for span in spans]),
     )
 
 
@@ -175,15 +180,21 @@ def pack(rows: list[Row]) -> MicroBatch:
     sources = [places for row in rows for places in row.sources]
     slots_N = np.concatenate([slots[at] for slots, at in zip(trie.slots, sources, strict=True)])
     targets_N = np.concatenate([row.targets_N for row in rows])
-    # One number for a pair of slot and token: sorting it sorts by slot first.
+    temperatures, which_N = np.unique(
+        np.concatenate([row.temperatures_N for row in rows]), return_inverse=True
+    )
+    # One number for slot, temperature and token: sorting it sorts by slot first.
     span = int(targets_N.max()) + 1
-    pairs_U, pair_N = np.unique(slots_N * span + targets_N, return_inverse=True)
-    slots_R, row_U = np.unique(pairs_U // span, return_inverse=True)
+    drawn_N = slots_N * len(temperatures) + which_N
+    pairs_U, pair_N = np.unique(drawn_N * span + targets_N, return_inverse=True)
+    drawn_R, row_U = np.unique(pairs_U // span, return_inverse=True)
+    slots_R = drawn_R // len(temperatures)
     return MicroBatch(
         rows=rows,
         trie=trie,
-        layout=lay_out(trie, slots_R),
+        layout=lay_out(trie, np.unique(slots_R)),
         slots_R=torch.from_numpy(slots_R),
+        temperature_R=_unless_one(temperatures[drawn_R % len(temperatures)]),
         row_U=torch.from_numpy(row_U),
         target_U=torch.from_numpy(pairs_U % span),
         pair_N=torch.from_numpy(pair_N),
@@ -191,3 +202,7 @@ def pack(rows: list[Row]) -> MicroBatch:
         turn_N=torch.from_numpy(np.concatenate([row.turns_N for row in rows])),
         rollout_logprobs_N=torch.from_numpy(np.concatenate([row.rollout_logprobs_N for row in rows])),
     )
+
+
+def _unless_one(temperatures: NDArray[np.float64]) -> Tensor | None:
+    return None if (temperatures == 1).all() else torch.from_numpy(temperatures).float()

@@ -34,8 +34,8 @@ class Sampler:
     def draw(self, logits_RV: Tensor, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return a token (R,) for each row and its log-probability, nats, float32 (R,).
 
-        `positions` are those of the tokens to be drawn. The log-probability is under the model's own
-        distribution: temperature 1, no top-p.
+        `positions` are those of the tokens to be drawn. The log-probability is under the distribution that
+        the token was drawn from, but without top-p; where the likeliest is taken, at temperature 1.
         """
         logits_RV = logits_RV.float()
         uniform_R1 = torch.from_numpy(uniform(self._seeds_R, positions)).to(logits_RV.device).unsqueeze(1)
@@ -43,13 +43,13 @@ class Sampler:
             probs_RV = torch.softmax(logits_RV, dim=-1)
             token_R1 = _invert(probs_RV, uniform_R1)
             return token_R1.squeeze(1), probs_RV.gather(1, token_R1).log().squeeze(1)
-        token_R1 = _invert(self._shaped(logits_RV), uniform_R1)
+        logprobs_RV = torch.log_softmax(logits_RV / self._temperature_R1, dim=-1)
+        token_R1 = _invert(self._truncated(logprobs_RV.exp()), uniform_R1)
         token_R1 = torch.where(self._greedy_R.unsqueeze(1), logits_RV.argmax(-1, keepdim=True), token_R1)
-        return token_R1.squeeze(1), torch.log_softmax(logits_RV, dim=-1).gather(1, token_R1).squeeze(1)
+        return token_R1.squeeze(1), logprobs_RV.gather(1, token_R1).squeeze(1)
 
-    def _shaped(self, logits_RV: Tensor) -> Tensor:
-        """Return the probabilities after temperature and top-p, which need not sum to 1."""
-        probs_RV = torch.softmax(logits_RV / self._temperature_R1, dim=-1)
+    def _truncated(self, probs_RV: Tensor) -> Tensor:
+        """Return the probabilities after top-p, which need not sum to 1."""
         if not self._truncates:
             return probs_RV
         sorted_RV, order_RV = probs_RV.sort(dim=-1, descending=True, stable=True)

@@ -11,6 +11,7 @@ An algorithm that needs values gets a `critic` beside the actor: estimated befor
 again inside it, with gradient.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import ClassVar, Literal
@@ -173,8 +174,20 @@ class TorchTrainer(Trainer):
             first = index == 0 and batch.audit is None
             losses.append(step.accumulate(rows, tally, audit if first else None))
             norms += [(learner, learner.step(step.update)) for learner in moving]
+        norms += self._teach_critic(step, batch)
         ended = self._learners.end(norms, alone=step.only_critic)
         return {"trainer/loss": fmean(losses)} | begun | ended | tally.metrics() | audit.metrics()
+
+    def _teach_critic(self, step: Step, batch: TrieBatch) -> list[tuple[Learner, float]]:
+        """Let the critic, if the step has one, learn on alone, and return its gradient norms."""
+        learner = self._learners.critic
+        if step.critic is None or learner is None:
+            return []
+        alone, norms = replace(step, only_critic=True), []
+        for rows in batch.minibatches * self._critic_config.extra_epochs:
+            alone.accumulate(rows, Tally(), None)
+            norms.append((learner, learner.step(step.update)))
+        return norms
 
     def weights(self) -> dict[str, Tensor]:
         """Return the actor's weights for an engine: views, tied ones once."""

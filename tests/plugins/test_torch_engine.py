@@ -103,9 +103,9 @@ class Plain:
     def __init__(self, path: Path) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(path).eval()
 
-    def logprobs(self, ids: list[int]) -> torch.Tensor:
+    def logprobs(self, ids: list[int], temperature: float = 1.0) -> torch.Tensor:
         with torch.inference_mode():
-            return torch.log_softmax(self.model(torch.tensor([ids])).logits[0].float(), -1)
+            return torch.log_softmax(self.model(torch.tensor([ids])).logits[0].float() / temperature, -1)
 
     def generate(self, ids: list[int], sampling: Sampling) -> list[int]:
         ids, first = list(ids), len(ids)
@@ -127,7 +127,7 @@ class Plain:
         return int(np.searchsorted(np.cumsum(probs), number * probs.sum(), side="right"))
 
     def check(self, ids: list[int], completion: Completion) -> None:
-        full = self.logprobs(ids + completion.token_ids)[len(ids) - 1 : -1]
+        full = self.logprobs(ids + completion.token_ids, completion.temperature)[len(ids) - 1 : -1]
         expected = full.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
         torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-5, rtol=1e-5)
 
@@ -168,6 +168,7 @@ def test_a_batch_draws_the_tokens_that_plain_generation_draws(
     for ids, wish, completion in zip(prompts, wishes, completions, strict=True):
         assert completion.token_ids == plain.generate(ids, wish)
         plain.check(ids, completion)
+        assert completion.temperature == (temperature or 1)
     asyncio.run(engine.close())
 
 

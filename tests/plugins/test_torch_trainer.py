@@ -619,13 +619,16 @@ def test_bfloat16_trains_weights_that_stay_in_float32(folder):
 
 
 async def ask_twice(engine, prompt, seed):
-    """Play two turns with the engine and return the trajectory."""
+    """Play two turns with the engine, each time at another temperature, and return the trajectory."""
     trajectory = Trajectory(Task("round trip"), segments=[Segment(list(prompt))], reward=float(seed))
     part = trajectory.segments[0]
     for turn in range(2):
-        sampling = Sampling(max_tokens=5, seed=10 * seed + turn)
+        sampling = Sampling(
+            temperature=(0.5, 1.5, 1, 0)[(seed + turn) % 4], max_tokens=5, seed=10 * seed + turn
+        )
         completion = await engine.generate(part.token_ids, sampling, f"session {seed}")
-        part.spans.append(Span(len(part.token_ids), completion.logprobs, turn))
+        span = Span(len(part.token_ids), completion.logprobs, turn, temperature=completion.temperature)
+        part.spans.append(span)
         part.token_ids += [*completion.token_ids, 7, 8]
     return trajectory
 
