@@ -102,7 +102,7 @@ class AppWorld(RemoteEnv):
     # It imitates the small world's experts first; an episode that has gone astray is not worth waiting for.
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny_code": {
-            "warmup": 8,
+            "warmup": 6,
             "warmup_learning_rate": 1e-3,
             "trainer.learning_rate": 1e-4,
             "trainer.warmup_steps": 5,
@@ -110,9 +110,11 @@ class AppWorld(RemoteEnv):
             "trainer.betas": (0.9, 0.99),
             "trainer.epochs": 2,
             "trainer.minibatches": 4,
-            "steps": 50,
-            "tasks_per_step": 16,
+            "steps": 40,
+            "tasks_per_step": 32,
+            "group_size": 4,
             "env.errors": 1,
+            "simulator.temperature": 0.5,
             "simulator.max_turns": 4,
             "simulator.max_new_tokens": 160,
         }

@@ -199,6 +199,20 @@ def test_the_warm_up_is_over_once_the_critic_explains_enough(folder):
     assert all(each["critic/explained_variance"] < 0.5 for each in explained[:-1])
 
 
+def test_extra_epochs_teach_the_critic_and_leave_the_actor_alone(folder):
+    found = []
+    for extra in (0, 3):
+        trainer = trainer_for(folder, critic={**NO_WARMUP, "extra_epochs": extra})
+        metrics = update(trainer, PPO())
+        found.append(
+            (bits(trainer), {k: v.clone() for k, v in trainer._critic.state_dict().items()}, metrics)
+        )
+    (actor, critic, few), (same_actor, taught, many) = found
+    assert same(actor, same_actor)
+    assert not same(critic, taught)
+    assert few["trainer/loss"] == many["trainer/loss"]
+
+
 def test_a_shared_backbone_is_moved_by_the_value_loss(folder):
     options = {"backbone": "shared", "warmup_updates": 0}
     moved = []

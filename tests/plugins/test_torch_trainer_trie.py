@@ -205,6 +205,18 @@ def test_a_micro_batch_finds_the_logits_of_each_sampled_token():
     assert micro.trajectory_N.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
+def test_a_slot_that_was_sampled_from_at_two_temperatures_has_logits_for_each():
+    played = group("a", [1, 2], [[[3, 4]], [[3, 4]], [[3, 5]]])
+    played.trajectories[1].segments[0].spans[0].temperature = 0.5
+    micro = micro_batch.pack(micro_batch.encode([played]))
+    assert micro.slots_R.tolist() == [1, 1, 2, 2]
+    assert micro.layout.reads.tolist() == [1, 2]
+    assert micro.temperature_R.tolist() == [0.5, 1, 0.5, 1]
+    assert micro.temperature_R[micro.row_U][micro.pair_N].tolist() == [1, 1, 0.5, 0.5, 1, 1]
+    even = micro_batch.pack(micro_batch.encode([group("a", [1, 2], [[[3, 4]]])]))
+    assert even.temperature_R is None
+
+
 def test_the_budget_keeps_groups_together_and_never_splits_a_trajectory():
     groups = [group(name, [seed] * 10, [[[n] * 5] for n in range(3)]) for seed, name in enumerate("ab")]
     rows = micro_batch.encode(groups)  # 10 shared + 3 * 4 of their own = 22 unique tokens a group
