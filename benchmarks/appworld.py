@@ -5,8 +5,8 @@
     python benchmarks/appworld.py --only ppo --seeds 0
     python benchmarks/appworld.py --report docs/appworld.md     # also writes the table there
 
-The runs of a seed begin with one and the same model, which has imitated the experts as the env suggests;
-what is called "before" is what it solves then, for the built-in model alone solves nothing.
+The runs of a seed begin with one and the same model, which has imitated the experts as the env suggests
+(the built-in model alone solves nothing).
 Success is of all 84 held-out tasks of difficulty 1, of people and things that no task to train on has. Runs
 that are there already are not run again; one that was interrupted is resumed.
 """

@@ -6,9 +6,11 @@ import pytest
 
 from agentrl import RemoteEnv
 from agentrl.discovery import CORE, list_plugins
+from agentrl.errors import UsageError
 from agentrl.hosting.elsewhere import site_of
 from agentrl.plugins import load
 from agentrl.testing import check_agent, check_algorithm, check_curriculum, check_env, check_reward
+from agentrl_browser import BrowserEnv, find_executable
 
 CHECKS: dict[str, Callable[..., None]] = {
     "env": check_env,
@@ -38,6 +40,12 @@ def test_a_shipped_plugin_keeps_the_rules_of_its_kind(kind: str, name: str) -> N
         options = {"tasks": 1, "seconds": 120.0}
         if not site_of(plugin).ready:
             pytest.skip(f"set up with: agentrl env setup {name}")
+    if issubclass(plugin, BrowserEnv):
+        options = {"tasks": 2, "seconds": 120.0}
+        try:
+            find_executable()
+        except UsageError as missing:
+            pytest.skip(str(missing))
     CHECKS[kind](plugin, **options)
 
 

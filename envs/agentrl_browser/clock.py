@@ -1,0 +1,134 @@
+"""The page's time: virtual, so that it stands still while the model thinks and nobody waits; or real.
+
+Virtual time passes only while `run` lasts, and not while requests are pending, so that the same actions lead
+to the same page, at any speed and any load. Frames are not part of it: the walker makes
+`requestAnimationFrame` a timer.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from .protocol import ProtocolError
+
+# 2026-01-01 00:00:00 UTC
+NEW_YEAR = 1_767_225_600.0
+# How often, and how many times, a page is looked at whose time should have passed; and after how many looks
+# in a row that find the same time it counts as stalled.
+LOOK_SECONDS = 1.0
+LOOKS = 120
+STALLED = 4
+NOW = "Date.now()"
+
+
+class Clock(Protocol):
+    """Lets time pass in a page. `elapsed` is how much, in ms."""
+
+    virtual: bool
+    elapsed: int
+
+    def restart(self) -> None:
+        """Count `elapsed` from now on."""
+        ...
+
+    async def start(self, time: float) -> None:
+        """Begin, before the page is loaded, at `time` in seconds since 1970 where that can be chosen."""
+        ...
+
+    async def run(self, ms: int) -> None:
+        """Let `ms` pass."""
+        ...
+
+
+class Session(Protocol):
+    """What the clock asks of a page."""
+
+    async def calls(self, *calls: tuple[str, dict[str, Any]]) -> None:
+        """Make calls, and wait for all."""
+        ...
+
+    def expect(self, event: str) -> "asyncio.Future[dict[str, Any]]":
+        """Return the parameters to come of the next such event."""
+        ...
+
+    async def evaluate(self, expression: str) -> Any:
+        """Return the JSON value of a JavaScript expression."""
+        ...
+
+
+class VirtualClock:
+    """Time that passes when it is told to."""
+
+    virtual = True
+
+    def __init__(self, page: Session) -> None:
+        """Take the page."""
+        self._page = page
+        self._began = 0.0
+        self.elapsed = 0
+
+    async def start(self, time: float) -> None:
+        """Stop time at `time`."""
+        self._began = time * 1000
+        params = {"policy": "pause", "initialVirtualTime": time}
+        await self._page.calls(("Emulation.setVirtualTimePolicy", params))
+
+    def restart(self) -> None:
+        """Count `elapsed` from now on; the page's time goes on."""
+        self._began += self.elapsed
+        self.elapsed = 0
+
+    async def run(self, ms: int) -> None:
+        """Let `ms` pass.
+
+        Raises:
+            ProtocolError: they do not, because the page never comes to rest.
+        """
+        self.elapsed += ms
+        expired = self._page.expect("Emulation.virtualTimeBudgetExpired")
+        await self._grant("pauseIfNetworkFetchesPending", ms)
+        seen: list[float] = []
+        for _ in range(LOOKS):
+            await asyncio.wait([expired], timeout=LOOK_SECONDS)
+            if expired.done():
+                expired.result()
+                return
+            seen.append(await self._page.evaluate(NOW))
+            if len(seen) % STALLED == 0 and len({*seen[-STALLED:]}) == 1:
+                await self._push_on(seen[-1])
+        raise ProtocolError(f"{ms} ms did not pass in the page within {LOOKS * LOOK_SECONDS:g} s")
+
+    async def _push_on(self, now: float) -> None:
+        """Let the rest pass without a regard for requests.
+
+        Once in some hundred episodes Chromium goes on waiting for a request that was answered long ago. All
+        requests are answered at once, so that a page that answers us while its time stands still is no
+        longer waiting for any.
+        """
+        await self._grant("advance", max(1, round(self._began + self.elapsed - now)))
+
+    async def _grant(self, policy: str, ms: int) -> None:
+        # So many tasks may run without time passing; beyond, it is pushed on.
+        params = {"policy": policy, "budget": ms, "maxVirtualTimeTaskStarvationCount": 100_000}
+        await self._page.calls(("Emulation.setVirtualTimePolicy", params))
+
+
+class RealClock:
+    """The time of this machine, which nobody stops."""
+
+    virtual = False
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.elapsed = 0
+
+    async def start(self, time: float) -> None:
+        """Do nothing: real time cannot be chosen."""
+
+    def restart(self) -> None:
+        """Count `elapsed` from now on."""
+        self.elapsed = 0
+
+    async def run(self, ms: int) -> None:
+        """Wait for `ms`."""
+        self.elapsed += ms
+        await asyncio.sleep(ms / 1000)
