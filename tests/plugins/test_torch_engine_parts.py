@@ -57,11 +57,12 @@ def test_a_negative_or_huge_seed_is_a_seed() -> None:
     Sampler([Sampling(seed=-1), Sampling(seed=2**200)], CPU).draw(torch.zeros(2, 5), [0, 0])
 
 
-def test_logprobs_are_of_the_untempered_distribution_and_the_greedy_token_is_the_likeliest() -> None:
+def test_logprobs_are_of_the_tempered_but_whole_distribution_and_the_greedy_token_is_the_likeliest() -> None:
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     settings = [Sampling(temperature=0), Sampling(temperature=2.0, seed=1), Sampling(top_p=0.5, seed=2)]
     tokens, logprobs = Sampler(settings, CPU).draw(logits, [0, 1, 2])
-    torch.testing.assert_close(logprobs, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0])
+    tempered = logits / torch.tensor([[1.0], [2.0], [1.0]])
+    torch.testing.assert_close(logprobs, torch.log_softmax(tempered, -1).gather(1, tokens[:, None])[:, 0])
     assert tokens[0] == logits[0].argmax()
 
 
