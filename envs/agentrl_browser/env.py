@@ -80,6 +80,7 @@ class BrowserEnv(Env):
         """Options."""
 
     config: BrowserConfig
+    scene: Scene
     provides: ClassVar[frozenset[Need]] = frozenset({"step_keys"})
     suggests: ClassVar[Mapping[str, Any]] = {
         "agent": "chat",

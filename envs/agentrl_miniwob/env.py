@@ -38,8 +38,21 @@ BEGIN = """(() => {
 })()"""
 RESULT = "[WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL]"
 FULL = 1.0
-# Pages that go on with what the episode before has done to them, so that they are always loaded anew.
-FORGETS_NOT: frozenset[str] = frozenset()
+# Pages that show what the episode before did to them, so that they are always loaded anew.
+FORGETS_NOT = frozenset(
+    f"/miniwob/{page}.html"
+    for page in (
+        "book-flight",
+        "book-flight-nodelay",
+        "scroll-text",
+        "scroll-text-2",
+        "search-engine",
+        "social-media",
+        "use-autocomplete",
+        "use-autocomplete-nodelay",
+        "use-spinner",
+    )
+)
 
 
 class MiniWoB(BrowserEnv):
@@ -56,7 +69,9 @@ class MiniWoB(BrowserEnv):
             description=f"to play, such as click-test; [{ALL}] for all; if not given, those with an expert",
         )
         in_page: bool = Field(
-            default=True, description="whether a page that is played again begins anew without being loaded"
+            default=False,
+            description="whether a page that is played again begins anew without being loaded: many times as "
+            "fast; it looks the same, but state keys differ, and what its scripts remember stays",
         )
         held_out_pages: tuple[str, ...] = Field(
             default=(), description="never trained on: if given, dev and test are of these pages only"

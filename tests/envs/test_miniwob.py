@@ -158,6 +158,27 @@ def test_the_same_task_gives_the_same_episode_whatever_the_seed_and_what_was_pla
     assert runs[0][1].success
 
 
+def test_a_page_that_begins_anew_without_being_loaded_looks_as_if_it_were() -> None:
+    async def episodes(**options: object) -> list[tuple[list[str], Outcome]]:
+        made = env("login-user", "click-tab", **options)
+        try:
+            order = [
+                ("login-user", 1),
+                ("login-user", 2),
+                ("click-tab", 1),
+                ("click-tab", 2),
+                ("login-user", 2),
+            ]
+            await play(made, task("login-user", 3), ["fill('1', 'left')", "noop()"])
+            return [await play(made, task(*each)) for each in order]
+        finally:
+            await made.close()
+
+    fast = asyncio.run(episodes(in_page=True))
+    assert fast == asyncio.run(episodes())
+    assert all(outcome.success for _, outcome in fast)
+
+
 @pytest.mark.parametrize("page", EXPERTS)
 def test_its_expert_solves_a_page(page: str) -> None:
     assert solved(page, range(2)) == [True] * 2
