@@ -5,6 +5,7 @@ raise `BrowserGone`, which ends their episodes; the next page is opened in a new
 """
 
 import asyncio
+import contextlib
 import weakref
 from dataclasses import dataclass
 
@@ -12,6 +13,11 @@ from .chromium import Chromium, find_executable
 from .page import Page, PageOptions, open_page
 from .protocol import BrowserGone, Connection
 from .site import Site
+
+# Nothing has happened yet while a page is opened, so that it may be tried again: the browser may have died
+# since the last one, and once in some thousand times the process of a page crashes as it starts.
+TRIES = 3
+PAUSE_SECONDS = 0.5
 
 
 class Browser:
@@ -77,11 +83,11 @@ class Lease:
 
     async def open(self, site: Site, options: PageOptions) -> Page:
         """Return a blank page; the browser is started if there is none, or if it died."""
-        try:
-            return await (await self._running()).open(site, options)
-        except BrowserGone:
-            # It died between two episodes, or while the page was made: once more, in a new one.
-            return await (await self._running()).open(site, options)
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(BrowserGone):
+                return await (await self._running()).open(site, options)
+            await asyncio.sleep(PAUSE_SECONDS)
+        return await (await self._running()).open(site, options)
 
     async def _running(self) -> Browser:
         async with self._of.starting:

@@ -209,8 +209,8 @@ def _as_problem(
     resets: int = 0,
 ) -> Problem:
     empty = dict.fromkeys((*FIELDS, "Country"), "")
-    values = {name.lower(): value for name, value in {**empty, **address}.items()}
-    values["billing"] = int(level == 3)
+    written = {name.lower(): value for name, value in {**empty, **address}.items()}
+    values = {**written, "billing": int(level == 3)}
     ends = {
         "plain": Specification((Pattern("insert", "addresses", values=values),)),
         "none": Specification(ending="report_infeasible"),
