@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -173,21 +174,39 @@ def at_a_terminal(dialogue: list[tuple[str, bytes]], code: int) -> str:
     """Return what a terminal shows when each part is typed as soon as its prompt is there."""
     ours, theirs = pty.openpty()
     command = [*COMMAND, "lock", "--task", "0"]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=_listen
+    )
     os.close(theirs)
+    try:
+        shown = _talk(ours, process.pid, dialogue)
+        assert process.wait() == code, shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return shown
+
+
+def _listen() -> None:
+    """Take Ctrl-C even where these tests run in the background, which is deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _talk(ours: int, leader: int, dialogue: list[tuple[str, bytes]]) -> str:
     shown, begun = "", 0
     for prompt, typed in dialogue:
         while (place := shown.find(prompt, begun)) < 0:
-            shown += os.read(ours, 4096).decode()
+            more = _rest(ours)
+            assert more, f"it ended before it asked {prompt!r}: {shown}"
+            shown += more
         begun = place + len(prompt)
         if typed == b"\x03":
-            os.killpg(process.pid, 2)  # as the terminal that a process leads would do
+            os.killpg(leader, signal.SIGINT)  # as the terminal that a process leads would do
         else:
             os.write(ours, typed)
     while more := _rest(ours):
         shown += more
-    os.close(ours)
-    assert process.wait() == code
     return shown
 
 
