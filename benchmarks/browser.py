@@ -23,10 +23,9 @@ from typing import Any
 
 from agentrl import Action, Task
 from agentrl.expert import expert_of
-from agentrl_browser import ProtocolError, find_executable, parse
+from agentrl_browser import ProtocolError, View, find_executable, parse
 from agentrl_miniwob import MiniWoB
 from agentrl_miniwob.pages import folder
-from agentrl_miniwob.reading import View
 
 PEER = "browsergym-miniwob==0.14.3"
 # Where its playwright, 1.44, looks for a browser.
@@ -76,7 +75,7 @@ async def path_of(env: MiniWoB, bid: str) -> str:
 
 async def our_steps(env: MiniWoB, steps: int) -> list[float]:
     seen = await env.reset(task(SPEED_PAGE, 0), 0)
-    boxes = [each.bid for each in View.of(seen.text).all("checkbox")]
+    boxes = [each.bid for each in View.of(seen.text).all(role="checkbox")]
     seconds = []
     for step in range(steps):
         began = time.perf_counter()
@@ -101,7 +100,7 @@ async def box_paths() -> list[str]:
     env = env_of(SPEED_PAGE)
     try:
         seen = await env.reset(task(SPEED_PAGE, seed_of(0)), 0)
-        return [await path_of(env, each.bid) for each in View.of(seen.text).all("checkbox")]
+        return [await path_of(env, each.bid) for each in View.of(seen.text).all(role="checkbox")]
     finally:
         await env.close()
 
@@ -162,7 +161,7 @@ async def told(page: str, seed: int, right: bool) -> tuple[list[Any], dict[str, 
     try:
         seen, expert = await env.reset(one, 0), expert_of(env, one)
         while not seen.done and len(actions) < 10:
-            text = expert(seen) if right else f"click({[*View.of(seen.text).all()][-1].bid!r})"
+            text = expert(seen) if right else f"click({View.of(seen.text).all()[-1].bid!r})"
             call = parse(text)
             bid, *rest = call.arguments.values()
             actions.append([call.name, await path_of(env, bid), rest])

@@ -1,9 +1,9 @@
 """A fast browser for envs that are played in web pages: a library, and no env by itself.
 
-`BrowserEnv` is the base of such envs. Below it: `actions` (what an agent can write), `perform` (doing it),
-`page` (one context, closed off), `site` (what the page can reach), `clock` (virtual time), `browser` (one
-for all episodes), `protocol` and `chromium` (talking to it, starting and ending it), and `walker.js`, which
-runs in the pages.
+`BrowserEnv` is the base of such envs, and `View` what their experts read observations with. Below them:
+`actions` (what an agent can write), `perform` (doing it), `page` (one context, closed off), `site` (what the
+page can reach), `clock` (virtual time), `browser` (one for all episodes), `protocol` and `chromium` (talking
+to it, starting and ending it), and `walker.js`, which runs in the pages.
 """
 
 from .actions import ACTIONS, Call, NotAnAction, help_text, parse, tool_schemas
@@ -13,6 +13,7 @@ from .env import SYSTEM, BrowserConfig, BrowserEnv, Scene
 from .page import Page, PageOptions, Snapshot
 from .perform import Performed, perform
 from .protocol import BrowserGone, ProtocolError
+from .reading import Element, View
 from .site import DELAY, Request, Response, Site
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "BrowserEnv",
     "BrowserGone",
     "Call",
+    "Element",
     "Lease",
     "NotAnAction",
     "Page",
@@ -34,6 +36,7 @@ __all__ = [
     "Scene",
     "Site",
     "Snapshot",
+    "View",
     "find_executable",
     "help_text",
     "lease",

@@ -6,7 +6,6 @@ sees is a snapshot of the page as text; what it does is a call such as `click('1
 
 import hashlib
 import json
-import logging
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -26,7 +25,6 @@ from .page import Page, PageOptions, Snapshot
 from .perform import LONGEST_WAIT_MS, perform
 from .site import Site
 
-_log = logging.getLogger(__name__)
 SYSTEM = f"""\
 You use a web page to reach a goal. You see the page as text: a line an element, those you can act on with \
 their number, [12]. Reply with one action and nothing after it. The actions are:

@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from agentrl import Expert, Observation
-
-from .reading import Element, View
+from agentrl_browser import Element, View
 
 # Returns the action that comes next; takes what the goal names, and the page.
 Way = Callable[[str, View, int], str]
@@ -50,25 +49,25 @@ def quoted(goal: str) -> list[str]:
 
 def _submit(view: View) -> str:
     button = next(
-        (each for each in view.all("button") if each.name.lower() in ("submit", "login", "ok")), None
+        (each for each in view.all(role="button") if each.name.lower() in ("submit", "login", "ok")), None
     )
-    return click(button or view.first("button"))
+    return click(button or view.first(role="button"))
 
 
 def _click_the_button(goal: str, view: View, turn: int) -> str:
-    return click(view.first("button"))
+    return click(view.first(role="button"))
 
 
 def _click_button_one(goal: str, view: View, turn: int) -> str:
-    return click(view.first("button", name="ONE"))
+    return click(view.first(role="button", name="ONE"))
 
 
 def _click_named_button(goal: str, view: View, turn: int) -> str:
-    return click(view.first("button", name=quoted(goal)[0]))
+    return click(view.first(role="button", name=quoted(goal)[0]))
 
 
 def _click_in_sequence(goal: str, view: View, turn: int) -> str:
-    return click(view.first("button", name=("ONE", "TWO")[turn]))
+    return click(view.first(role="button", name=("ONE", "TWO")[turn]))
 
 
 def _click_link(goal: str, view: View, turn: int) -> str:
@@ -76,30 +75,30 @@ def _click_link(goal: str, view: View, turn: int) -> str:
 
 
 def _close_dialog(goal: str, view: View, turn: int) -> str:
-    return click(next(each for each in view.all("button") if each.name.lower() in ("close", "x", "")))
+    return click(next(each for each in view.all(role="button") if each.name.lower() in ("close", "x", "")))
 
 
 def _click_in_dialog(goal: str, view: View, turn: int) -> str:
     wanted = quoted(goal)[0]
     wanted = "Close" if wanted == "x" else wanted
-    return click(view.first("button", name=wanted))
+    return click(view.first(role="button", name=wanted))
 
 
 def _focus(goal: str, view: View, turn: int) -> str:
     found = re.search(r"(\d+)(?:st|nd|rd|th)", goal)
     place = int(found[1]) - 1 if found else 0
-    return f"focus({[*view.all('textbox')][place].bid!r})"
+    return f"focus({[*view.all(role='textbox')][place].bid!r})"
 
 
 def _enter_text(goal: str, view: View, turn: int) -> str:
-    field = view.first("textbox")
+    field = view.first(role="textbox")
     text = quoted(goal)[0]
-    return fill(field, text) if field.value() != text else _submit(view)
+    return fill(field, text) if field.value != text else _submit(view)
 
 
 def _fill_all(texts: list[str], view: View) -> str:
-    for field, text in zip(view.all("textbox"), texts, strict=False):
-        if field.value() not in (text, "•" * len(text)):
+    for field, text in zip(view.all(role="textbox"), texts, strict=False):
+        if field.value not in (text, "•" * len(text)):
             return fill(field, text)
     return _submit(view)
 
@@ -114,20 +113,20 @@ def _enter_password(goal: str, view: View, turn: int) -> str:
 
 def _choose_in_list(goal: str, view: View, turn: int) -> str:
     wanted = goal.removeprefix("Select ").rpartition(" from the list")[0]
-    box = view.first("combobox")
-    return f"select_option({box.bid!r}, {wanted!r})" if box.value() != wanted else _submit(view)
+    box = view.first(role="combobox")
+    return f"select_option({box.bid!r}, {wanted!r})" if box.value != wanted else _submit(view)
 
 
 def _choose_option(goal: str, view: View, turn: int) -> str:
     wanted = goal.removeprefix("Select ").rpartition(" and click Submit")[0]
-    option = view.first("radio", name=wanted)
-    return click(option) if option.value("checked") == "false" else _submit(view)
+    option = view.first(role="radio", name=wanted)
+    return click(option) if option.state("checked") == "false" else _submit(view)
 
 
 def _tick(goal: str, view: View, turn: int) -> str:
     wanted = goal.removeprefix("Select ").rpartition(" and click Submit")[0].split(", ")
-    for box in view.all("checkbox"):
-        if box.value("checked") != ("true" if box.name in wanted else "false"):
+    for box in view.all(role="checkbox"):
+        if box.state("checked") != ("true" if box.name in wanted else "false"):
             return click(box)
     return _submit(view)
 
@@ -137,15 +136,15 @@ def _click_tab(goal: str, view: View, turn: int) -> str:
 
 
 def _expand(goal: str, view: View, turn: int) -> str:
-    return _submit(view) if turn else click(view.first("tab"))
+    return _submit(view) if turn else click(view.first(role="tab"))
 
 
 def _simple_sum(goal: str, view: View, turn: int) -> str:
     problem = next(each.name for each in view.elements if re.fullmatch(r"[\d\s+\-x*=?]+", each.name))
     left, sign, right = re.findall(r"\d+|[+\-x*]", problem)[:3]
     result = {"+": int(left) + int(right), "-": int(left) - int(right)}.get(sign, int(left) * int(right))
-    field = view.first("textbox")
-    return fill(field, str(result)) if field.value() != str(result) else _submit(view)
+    field = view.first(role="textbox")
+    return fill(field, str(result)) if field.value != str(result) else _submit(view)
 
 
 EXPERTS: Mapping[str, Way] = {

@@ -10,11 +10,10 @@ import pytest
 from agentrl import Action, Observation, Outcome, Task, UsageError
 from agentrl.expert import expert_of
 from agentrl.testing import check_env
-from agentrl_browser import Request, find_executable
+from agentrl_browser import Request, View, find_executable
 from agentrl_miniwob import MiniWoB
 from agentrl_miniwob.experts import EXPERTS
 from agentrl_miniwob.pages import Pages, names
-from agentrl_miniwob.reading import View
 
 try:
     find_executable()
@@ -127,8 +126,8 @@ def test_partial_credit_is_a_metric_and_no_success() -> None:
             seen.text.partition("\n")[0].removeprefix("Goal: Select ").rpartition(" and click")[0].split(", ")
         )
         view = View.of(seen.text)
-        boxes = [each.bid for each in view.all("checkbox") if each.name in wanted]
-        for bid in [*boxes[:-1], view.first("button").bid]:
+        boxes = [each.bid for each in view.all(role="checkbox") if each.name in wanted]
+        for bid in [*boxes[:-1], view.first(role="button").bid]:
             await made.step(Action(f"click({bid!r})"))
         return await made.judge()
 

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from agentrl import Observation
 from agentrl.errors import PluginError, UsageError
-from agentrl_browser import Request
+from agentrl_browser import Request, View
 from agentrl_normcore import Gym, Normcore
 from agentrl_normcore import gym as gyms
 from agentrl_normcore.backend import Backend
 from agentrl_normcore.conditions import PROFILES, Conditions, Profile, Weather, draw
 from agentrl_normcore.gym import LEVELS, Problem, gym_names, load_gym
-from agentrl_normcore.looking import expert, look
+from agentrl_normcore.looking import expert
 from agentrl_normcore.workload import Workload, problem_of, split_of
 
 OURS = ("calendar", "dropdown", "endurance", "forms", "mail")
@@ -296,7 +296,7 @@ RootWebArea 'It\\'s', url='/'
 
 
 def test_a_page_is_read_line_by_line() -> None:
-    page = look(PAGE)
+    page = View.of(PAGE)
     field, tick, button = page.all()
     assert (field.bid, field.name, field.value) == ("1", "City", "O'Neill")
     assert tick.checked

@@ -13,8 +13,9 @@ from random import Random
 from sqlite3 import Connection
 from typing import Any
 
+from agentrl_browser import View
 from agentrl_normcore.gym import Gym, Problem, Refusal
-from agentrl_normcore.looking import Page, Policy, Step, afterwards, ask, done, give_up, press
+from agentrl_normcore.looking import Policy, Step, afterwards, ask, done, give_up, press
 from agentrl_normcore.specification import Pattern, Specification
 from agentrl_normcore.words import ROOMS
 
@@ -55,7 +56,7 @@ class Calendar(Gym):
         """Pick until what was picked is right, book until it is booked."""
         facts = problem.facts
 
-        def act(page: Page) -> Step:
+        def act(page: View) -> Step:
             if page.says(f"Booked: {facts['booked']}"):
                 return done()
             if page.mentions("is taken"):

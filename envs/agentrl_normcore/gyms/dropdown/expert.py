@@ -1,10 +1,11 @@
 """How an expert chooses, and how a careless one does."""
 
+from agentrl_browser import View
 from agentrl_normcore.gym import Problem
-from agentrl_normcore.looking import Page, Policy, Step, ask, choose, done, give_up, press, wait
+from agentrl_normcore.looking import Policy, Step, ask, choose, done, give_up, press, wait
 
 
-def chosen(page: Page, name: str, value: str, problem: Problem) -> Step | None:
+def chosen(page: View, name: str, value: str, problem: Problem) -> Step | None:
     """Return what to do next until the list `name` is right; None when it is, or cannot be."""
     if load := page.find(f"Load {name}", "button"):
         return press(page, load.name)
@@ -33,7 +34,7 @@ def hasty(policy: Policy) -> Policy:
     """Return the policy of one who saves once more what the page has saved by itself."""
     pressed = False
 
-    def act(page: Page) -> Step:
+    def act(page: View) -> Step:
         nonlocal pressed
         if page.says("Saved.") and not pressed:
             pressed = True

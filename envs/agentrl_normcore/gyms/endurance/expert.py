@@ -1,14 +1,15 @@
 """How an expert sees to tickets, and how it is done almost right."""
 
+from agentrl_browser import View
 from agentrl_normcore.gym import Problem
-from agentrl_normcore.looking import Page, Policy, Step, ask, choose, done, fill, give_up, press
+from agentrl_normcore.looking import Policy, Step, ask, choose, done, fill, give_up, press
 
 
 def keep(problem: Problem) -> Policy:
     """Search for the item, and keep it."""
     item = problem.facts["item"]
 
-    def act(page: Page) -> Step:
+    def act(page: View) -> Step:
         if page.says(f"Kept: {item}"):
             return done()
         if page.find(f"Keep {item}", "button"):
@@ -18,7 +19,7 @@ def keep(problem: Problem) -> Policy:
     return act
 
 
-def _search(page: Page, text: str) -> Step:
+def _search(page: View, text: str) -> Step:
     if page.find(f"Use {text}", "button"):
         return press(page, f"Use {text}")
     field = page.find("Search")
@@ -29,7 +30,7 @@ def see_to(problem: Problem, copy: bool = False) -> Policy:
     """See to the tickets one by one; with `copy`, also send the copies that nobody asked for."""
     wanted, case = problem.facts["wanted"], problem.facts["case"]
 
-    def act(page: Page) -> Step:
+    def act(page: View) -> Step:
         if step := _dialog(page, copy):
             return step
         left = [pair for pair in wanted if not page.says(f"{pair[0]} is now {pair[1]}")]
@@ -41,7 +42,7 @@ def see_to(problem: Problem, copy: bool = False) -> Policy:
     return act
 
 
-def _dialog(page: Page, copy: bool) -> Step | None:
+def _dialog(page: View, copy: bool) -> Step | None:
     if page.says("Send a copy to everyone?"):
         return press(page, "Yes" if copy else "No")
     if page.says("Save this ticket?"):
@@ -49,7 +50,7 @@ def _dialog(page: Page, copy: bool) -> Step | None:
     return press(page, "Close notice") if page.find("Close notice") else None
 
 
-def _open(page: Page, title: str, case: str) -> Step | None:
+def _open(page: View, title: str, case: str) -> Step | None:
     if page.says(f"Ticket {title}"):
         return None
     if page.find(f"Open {title}", "button"):
@@ -62,7 +63,7 @@ def _open(page: Page, title: str, case: str) -> Step | None:
     return give_up(f"there is no ticket {title}") if case == "missing" and looked else step
 
 
-def _change(page: Page, status: str, case: str) -> Step:
+def _change(page: View, status: str, case: str) -> Step:
     if case == "locked":
         return ask("The ticket is locked. May I change it?")
     box = page.find("Status", "combobox")
@@ -82,7 +83,7 @@ def detour(problem: Problem, other: Problem) -> Policy:
     first, then = see_to(other), see_to(problem)
     turned = False
 
-    def act(page: Page) -> Step:
+    def act(page: View) -> Step:
         nonlocal turned
         step = then(page) if turned else first(page)
         if step.call == "done()" and not turned:
