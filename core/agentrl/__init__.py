@@ -19,6 +19,7 @@ from agentrl.interfaces import (
     Tokens,
     Trainer,
 )
+from agentrl.lazy_tasks import LazyTasks
 from agentrl.policy_gradient import PolicyGradient
 from agentrl.types import (
     Action,
@@ -58,6 +59,7 @@ __all__ = [
     "Environment",
     "Expert",
     "Group",
+    "LazyTasks",
     "Message",
     "Model",
     "Observation",

@@ -6,9 +6,9 @@ worlds of different splits share no person (see `names`).
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any
 
 from agentrl.types import Task
 
@@ -85,29 +85,3 @@ def _decompose(path: Sequence[str], relations: Sequence[str]) -> list[dict[str, 
         {"search": entity, "question": f"{entity} {relation}", "answer": answer}
         for entity, relation, answer in zip(entities, relations, path[1:], strict=True)
     ]
-
-
-class Encyclopedia(Sequence[Task]):
-    """The generated tasks of a split, each made when it is asked for."""
-
-    def __init__(self, split: str, length: int, seed: int, hops: Sequence[int], size: int) -> None:
-        """Describe `length` tasks; nothing is generated yet."""
-        self._split, self._numbers = split, range(length)
-        self._how = (seed, tuple(hops), size)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Encyclopedia": ...
-    def __getitem__(self, index: int | slice) -> "Task | Encyclopedia":
-        if isinstance(index, slice):
-            part = Encyclopedia(self._split, 0, *self._how)
-            part._numbers = self._numbers[index]
-            return part
-        return pose(self._split, self._numbers[index], *self._how)
-
-    def __iter__(self) -> Iterator[Task]:
-        return (self[position] for position in range(len(self)))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,11 +11,12 @@ from pydantic import Field, model_validator
 
 from agentrl.errors import UsageError
 from agentrl.interfaces import Env, PluginConfig
+from agentrl.lazy_tasks import LazyTasks
 from agentrl.text import last_tag, matches_exactly, normalize_answer
 from agentrl.types import Action, Need, Observation, Outcome, Task
 
 from .corpus import Passage, read_questions, sha256_of
-from .encyclopedia import Encyclopedia
+from .encyclopedia import pose
 from .names import RELATIONS, people
 from .retrieval import HttpRetriever, Retriever, corpus_retriever, world_retriever
 
@@ -90,7 +92,8 @@ class DeepSearch(Env):
             raise UsageError(f"no split {split!r}: there is {', '.join(splits)}{hint}")
         if not self.config.files:
             config = self.config
-            return Encyclopedia(split, LENGTHS[split], config.seed, config.hops, config.people)
+            make = partial(pose, split, seed=config.seed, hops=config.hops, size=config.people)
+            return LazyTasks(make, range(LENGTHS[split]))
         questions = read_questions(self.config.files[split], split)
         if self.config.corpus and not self.config.retriever:
             # So that the index is built before any episode begins, and only once.

@@ -8,9 +8,8 @@ of one split exists in another, however small houses are.
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 from agentrl.types import Task
 
@@ -92,26 +91,3 @@ def pose(split: str, index: int, plan: Plan) -> Task:
     while split_of(house) != split:
         house = draw(chance, plan)
     return Task(f"{split}-{index}", split, house, difficulty=len(house["goal"]))
-
-
-class Street(Sequence[Task]):
-    """The houses of a split, each made when it is asked for."""
-
-    def __init__(self, split: str, numbers: range, plan: Plan) -> None:
-        """Describe the houses with these numbers; nothing is generated yet."""
-        self._split, self._numbers, self._plan = split, numbers, plan
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Street": ...
-    def __getitem__(self, index: int | slice) -> "Task | Street":
-        if isinstance(index, slice):
-            return Street(self._split, self._numbers[index], self._plan)
-        return pose(self._split, self._numbers[index], self._plan)
-
-    def __iter__(self) -> Iterator[Task]:
-        return (self[position] for position in range(len(self)))

@@ -3,15 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from agentrl.errors import UsageError
 from agentrl.interfaces import Env, PluginConfig
+from agentrl.lazy_tasks import LazyTasks
 from agentrl.types import Action, Need, Observation, Outcome, Task
 
-from .building import FURNITURE, HALL, Plan, Street
+from .building import FURNITURE, HALL, Plan, pose
 from .expert import search
 from .world import World, understand
 
@@ -74,7 +76,7 @@ class House(Env):
             raise UsageError(f"no split {split!r}: there is {', '.join(LENGTHS)}")
         config = self.config
         plan = Plan(config.seed, config.rooms, config.containers, config.objects, config.decoys)
-        return Street(split, range(LENGTHS[split]), plan)
+        return LazyTasks(partial(pose, split, plan=plan), range(LENGTHS[split]))
 
     async def reset(self, task: Task, seed: int) -> Observation:
         """Begin in the hall. `seed` changes nothing: there is no chance in a house."""

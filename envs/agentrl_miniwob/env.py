@@ -1,15 +1,14 @@
 """The env: which pages with which seeds, how a page is begun, and what counts as success."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from agentrl import Expert, Outcome, Task, UsageError
+from agentrl import Expert, LazyTasks, Outcome, Task, UsageError
 from agentrl_browser import BrowserConfig, BrowserEnv, Page, Scene
 
 from .experts import EXPERTS, expert_for
@@ -85,7 +84,8 @@ class MiniWoB(BrowserEnv):
         if split not in SEEDS:
             raise UsageError(f"no split {split!r}: there is {', '.join(SEEDS)}")
         trained, held_out = self._pages
-        return _Seeded(split, trained if split == "train" or not held_out else held_out)
+        pages = trained if split == "train" or not held_out else held_out
+        return LazyTasks(partial(_task_at, split, pages), range(len(pages) * SEEDS[split][1]))
 
     @cached_property
     def _pages(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -135,28 +135,11 @@ class MiniWoB(BrowserEnv):
         return {"pages": hashed.hexdigest()}
 
 
-@dataclass(frozen=True)
-class _Seeded(Sequence[Task]):
-    """All pages with their first seed, then all with their second, and so on."""
-
-    split: str
-    pages: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.pages) * SEEDS[self.split][1]
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        number, place = divmod(range(len(self))[index], len(self.pages))
-        page, seed = self.pages[place], SEEDS[self.split][0] + number
-        return Task(f"{page}/{seed}", self.split, {"page": page, "seed": seed}, page, labels={"page": page})
+def _task_at(split: str, pages: Sequence[str], index: int) -> Task:
+    """Return a task of a split: all pages with their first seed, then all with their second, and so on."""
+    number, place = divmod(index, len(pages))
+    page, seed = pages[place], SEEDS[split][0] + number
+    return Task(f"{page}/{seed}", split, {"page": page, "seed": seed}, page, labels={"page": page})
 
 
 def _known(pages: Sequence[str]) -> tuple[str, ...]:

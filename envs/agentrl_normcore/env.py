@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from agentrl import Expert, Outcome, Task
+from agentrl import Expert, LazyTasks, Outcome, Task
 from agentrl.errors import UsageError
 from agentrl_browser import BrowserEnv, Scene
 
@@ -14,7 +15,7 @@ from .backend import Backend
 from .conditions import PROFILES, draw, profile_named
 from .gym import LEVELS, gym_names, load_gym
 from .looking import expert
-from .workload import LENGTHS, Plan, Workload, problem_of
+from .workload import LENGTHS, Plan, problem_of, task_at
 
 
 class Normcore(BrowserEnv):
@@ -75,7 +76,8 @@ class Normcore(BrowserEnv):
         for name in gyms:
             load_gym(name)
         profiles = config.profiles if split == "train" else config.held_out_profiles
-        return Workload(split, range(LENGTHS[split]), Plan(config.seed, gyms, config.levels, profiles))
+        plan = Plan(config.seed, gyms, config.levels, profiles)
+        return LazyTasks(partial(task_at, split, plan=plan), range(LENGTHS[split]))
 
     def pose(self, task: Task, seed: int) -> Scene:
         """Draw the problem from the task, the conditions from the task's profile and `seed`."""

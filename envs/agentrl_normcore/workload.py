@@ -8,10 +8,10 @@ they compare.
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, overload
+from typing import Any
 
 from agentrl.errors import PluginError
 from agentrl.types import Task
@@ -70,26 +70,3 @@ def split_of(problem: Problem) -> str:
     text = json.dumps([problem.goal, dict(problem.shown), dict(problem.facts)], sort_keys=True)
     bucket = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % 10
     return {8: "dev", 9: "test"}.get(bucket, "train")
-
-
-class Workload(Sequence[Task]):
-    """The tasks of a split, each made when it is asked for."""
-
-    def __init__(self, split: str, numbers: range, plan: Plan) -> None:
-        """Describe the tasks with these numbers."""
-        self._split, self._numbers, self._plan = split, numbers, plan
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Workload": ...
-    def __getitem__(self, index: int | slice) -> "Task | Workload":
-        if isinstance(index, slice):
-            return Workload(self._split, self._numbers[index], self._plan)
-        return task_at(self._split, self._numbers[index], self._plan)
-
-    def __iter__(self) -> Iterator[Task]:
-        return (self[position] for position in range(len(self)))

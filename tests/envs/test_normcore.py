@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from agentrl import Observation
+from agentrl import LazyTasks, Observation
 from agentrl.errors import PluginError, UsageError
 from agentrl_browser import Request, View
 from agentrl_normcore import Gym, Normcore
@@ -22,7 +22,7 @@ from agentrl_normcore.backend import Backend
 from agentrl_normcore.conditions import PROFILES, Conditions, Profile, Weather, draw
 from agentrl_normcore.gym import LEVELS, Problem, gym_names, load_gym
 from agentrl_normcore.looking import expert
-from agentrl_normcore.workload import Workload, problem_of, split_of
+from agentrl_normcore.workload import problem_of, split_of
 
 OURS = ("calendar", "dropdown", "endurance", "forms", "mail")
 KINDS = [(name, level) for name in OURS for level in LEVELS]
@@ -82,7 +82,7 @@ def test_a_gym_with_too_few_problems_is_told_so(monkeypatch: pytest.MonkeyPatch)
 def test_tasks_are_lazy_and_can_be_sliced() -> None:
     tasks = env().tasks("train")
     assert len(tasks) == 1_000_000
-    assert isinstance(tasks[5:9], Workload)
+    assert isinstance(tasks[5:9], LazyTasks)
     assert [task.id for task in tasks[5:9]] == [tasks[place].id for place in range(5, 9)]
 
 
