@@ -1,7 +1,6 @@
 """The env: which pages with which seeds, how a page is begun, and what counts as success."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -9,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from agentrl import Expert, LazyTasks, Outcome, Task, UsageError
+from agentrl.options import nearest
 from agentrl_browser import BrowserConfig, BrowserEnv, Page, Scene
 
 from .experts import EXPERTS, expert_for
@@ -150,7 +150,7 @@ def _known(pages: Sequence[str]) -> tuple[str, ...]:
     """
     for page in pages:
         if page not in names():
-            near = get_close_matches(page, names(), 1)
-            hint = f"did you mean {near[0]!r}?" if near else "see the package miniwob for their names"
+            near = nearest(page, names())
+            hint = f"did you mean {near!r}?" if near else "see the package miniwob for their names"
             raise UsageError(f"MiniWoB++ has no page {page!r}; {hint}")
     return tuple(dict.fromkeys(pages))
