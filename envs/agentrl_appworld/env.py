@@ -62,6 +62,8 @@ class AppWorld(RemoteEnv):
     environment: ClassVar[Environment] = Environment(
         worker="inside/worker.py",
         judge="inside/judge.py",
+        # A fork costs as much as a judgement: what the process touches first is copied.
+        judgements=32,
         requirements=("appworld==0.1.3.post1",),
         steps=(
             SetupStep("unpack AppWorld's apps", ("-m", "appworld.cli", "install")),

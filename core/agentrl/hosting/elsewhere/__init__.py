@@ -2,7 +2,7 @@
 
 `declaration` is what a plugin says, `site` where its environment is, `sources` what of the plugin's code it
 is made of, `building` builds it. `remote_env` is the env that authors subclass, and the proxy that plays an
-episode; `remote_pool` lends proxies to episodes, and `sandbox` puts walls around them.
+episode; `remote_pool` lends proxies to episodes, `sandbox` puts walls around them, and `court` judges them.
 Over there runs `worker`, with nothing but the standard library, which forks a process for each episode, in an
 `enclosure` where there are walls; `zygote` and `episode` are our ends of it and of them.
 """

@@ -60,6 +60,8 @@ class Environment:
     Attributes:
         worker: file beside the env's module that runs over there, such as "world.py".
         judge: file that judges over there, in processes apart; None if the world judges itself.
+        judgements: that one of these processes makes, one after the other, before another is forked. More
+            than one saves what a fork costs, if the judge leaves nothing behind.
         requirements: what pip installs.
         steps: what is done once, after that.
         python: which versions of Python will do, for example ">=3.9,<3.12".
@@ -75,6 +77,7 @@ class Environment:
 
     worker: str
     judge: str | None = None
+    judgements: int = 1
     requirements: tuple[str, ...] = ()
     steps: tuple[SetupStep, ...] = ()
     python: str = ">=3.9"

@@ -1,16 +1,15 @@
 """Envs whose world lives in another virtual environment: what authors write, and the proxy that plays."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agentrl.errors import AgentRLError
 from agentrl.hosting import codec
 from agentrl.hosting.elsewhere import sandbox
+from agentrl.hosting.elsewhere.court import Court
 from agentrl.hosting.elsewhere.declaration import Environment, Sandbox
 from agentrl.hosting.elsewhere.episode import EpisodeProcess
-from agentrl.hosting.elsewhere.judgements import Judgements
 from agentrl.hosting.elsewhere.site import Site, site_of
 from agentrl.hosting.elsewhere.zygote import Preload, Zygote
 from agentrl.hosting.worker_env import WorkerEnv
@@ -112,24 +111,21 @@ class EpisodeEnv(WorkerEnv):
         name: str,
         config: Mapping[str, Any],
         zygote: Zygote,
-        judge: Zygote | None = None,
+        court: Court | None = None,
         close_seconds: float = 10.0,
-        judgements: Judgements | None = None,
     ) -> None:
-        """Take what forks the episode's process, and that of its judge; nothing is started yet.
+        """Take what forks the episode's process; nothing is started yet.
 
         Args:
             name: of the env.
             config: what the functions over there get.
             zygote: forks the episode's process.
-            judge: forks the judge's, where the world does not judge itself.
+            court: judges, where the world does not judge itself.
             close_seconds: how long `close` may take.
-            judgements: what was judged before, shared among envs.
         """
         super().__init__(name, config, close_seconds, EpisodeProcess(zygote))
         self._zygote = zygote
-        self._judge = judge
-        self._judgements = judgements or Judgements()
+        self._court = court
         self._evidence: tuple[codec.Json, int] | None = None
         self._records: list[Any] = []
 
@@ -156,25 +152,12 @@ class EpisodeEnv(WorkerEnv):
         return self._observation(await self._ask("step", {"action": codec.action_to_json(action)}), "step")
 
     async def judge(self) -> Outcome:
-        """Return what the world judges; or the judge, in a process that is forked for this judgement.
-
-        The judge is not asked again about evidence that it has judged.
-        """
-        if self._judge is None:
+        """Return what the world judges; or the court, by what was put on record."""
+        if self._court is None:
             return await super().judge()
         if self._evidence is None:
             raise AgentRLError(f"{self._title} was asked to judge before reset")
-        evidence = [*self._evidence, self._records, dict(self._options)]
-        reply = await self._judgements.of(evidence, partial(self._judged, self._judge, evidence))
-        return codec.outcome_from_json(reply, self._origin("judge"))
-
-    async def _judged(self, judge: Zygote, evidence: Sequence[object]) -> object:
-        bench = EpisodeEnv(self.name, self._options, judge, close_seconds=self._close_seconds)
-        try:
-            await bench._process.start()
-            return await bench._ask("judge", {"evidence": evidence})
-        finally:
-            await bench.close()
+        return await self._court.judge(*self._evidence, self._records)
 
     def _observation(self, reply: object, operation: str) -> Observation:
         if isinstance(reply, dict) and "record" in reply:
