@@ -116,6 +116,12 @@ class AppWorld(RemoteEnv):
             "tasks_per_step": 32,
             "group_size": 4,
             "env.errors": 1,
+            # What is right in part tells more than that all is wrong; what is always right teaches no more.
+            "rewards": {"success": 1.0, "checks": {"weight": 0.5, "metric": "asked_fraction"}},
+            "curriculum": "harder_first",
+            "curriculum.by": "labels",
+            "curriculum.sharpness": 1.0,
+            "curriculum.half_life": 5.0,
             "simulator.temperature": 0.5,
             "simulator.max_turns": 4,
             "simulator.max_new_tokens": 160,
@@ -183,7 +189,10 @@ class AppWorld(RemoteEnv):
 
     def _task(self, name: str, split: str) -> Task:
         metadata = json.loads((self._truth(name) / "metadata.json").read_text(encoding="utf-8"))
-        return Task(name, split, scenario=name.rpartition("_")[0], difficulty=metadata["difficulty"])
+        scenario = name.rpartition("_")[0]
+        # Those of the small world are called after what is to be done, and numbered.
+        labels = {} if self.world.real else {"kind": scenario.rstrip("0123456789")}
+        return Task(name, split, scenario=scenario, difficulty=metadata["difficulty"], labels=labels)
 
     def _truth(self, name: str) -> Path:
         return self.world.truth / "data" / "tasks" / name / GROUND_TRUTH

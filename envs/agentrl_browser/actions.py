@@ -1,8 +1,9 @@
 """What an agent can do in a page, as text or as a tool call, in the format of the ecosystem.
 
 An action is one Python-like call, `click('12')`, or a tool call, `{"name": "click", "arguments": {"bid":
-"12"}}`. A reply may think first: the last line, fenced block or tool call that is an action counts. The
-table below is all there is: help texts and tool schemas are made of it.
+"12"}}`. In the place of a bid there may be what the observation calls the element, `click('Save')`. A reply
+may think first: the last line, fenced block or tool call that is an action counts. The table below is all
+there is: help texts and tool schemas are made of it.
 """
 
 import ast
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "texts", "number"]
+Kind = Literal["element", "text", "texts", "number"]
 # A longer action is none: what a model repeats for ever need not be parsed.
 LONGEST = 20_000
 REQUIRED = object()
@@ -55,12 +56,18 @@ class Call:
         """Return whether it ends the episode."""
         return ACTIONS[self.name].ends
 
+    @property
+    def targets(self) -> Mapping[str, str]:
+        """Return what it calls the elements that it acts on, by parameter."""
+        elements = (each.name for each in ACTIONS[self.name].parameters if each.kind == "element")
+        return {name: self.arguments[name] for name in elements if self.arguments[name]}
+
     def __str__(self) -> str:
         """Return it as an agent would write it."""
         return f"{self.name}({', '.join(repr(value) for value in self.arguments.values())})"
 
 
-_BID = Parameter("bid", "text", "of the element")
+_BID = Parameter("bid", "element", "of the element")
 _TABLE = (
     ActionKind("click", (_BID,), "Click an element.", "click('12')"),
     ActionKind("dblclick", (_BID,), "Click an element twice.", "dblclick('12')"),
@@ -82,7 +89,7 @@ _TABLE = (
     ActionKind(
         "press",
         (
-            Parameter("bid", "text", "of the element, or '' for what has the focus"),
+            Parameter("bid", "element", "of the element, or '' for what has the focus"),
             Parameter("key_comb", "text", "such as Enter, a or Control+a"),
         ),
         "Press a key, perhaps with others held.",
@@ -93,7 +100,7 @@ _TABLE = (
         (
             Parameter("delta_x", "number", "pixels to the right"),
             Parameter("delta_y", "number", "pixels down"),
-            Parameter("bid", "text", "of what to scroll; the page if left out", ""),
+            Parameter("bid", "element", "of what to scroll; the page if left out", ""),
         ),
         "Scroll.",
         "scroll(0, 200)",
@@ -101,8 +108,8 @@ _TABLE = (
     ActionKind(
         "drag_and_drop",
         (
-            Parameter("from_bid", "text", "of what to drag"),
-            Parameter("to_bid", "text", "of where to drop it"),
+            Parameter("from_bid", "element", "of what to drag"),
+            Parameter("to_bid", "element", "of where to drop it"),
         ),
         "Drag one element onto another.",
         "drag_and_drop('5', '7')",
@@ -209,7 +216,7 @@ def _argument(kind: ActionKind, parameter: Parameter, given: Mapping[str, Any]) 
     match parameter.kind:
         case "number" if isinstance(value, int | float) and abs(value) < 1e6:
             return value
-        case "text" if isinstance(value, str | int) and not isinstance(value, bool):
+        case "element" | "text" if isinstance(value, str | int) and not isinstance(value, bool):
             return _clean(str(value))
         case "texts" if isinstance(value, str | int):
             return [_clean(str(value))]
@@ -237,6 +244,7 @@ def tool_schemas() -> list[dict[str, Any]]:
 
 def _schema(kind: ActionKind) -> dict[str, Any]:
     types: dict[Kind, dict[str, Any]] = {
+        "element": {"type": "string"},
         "text": {"type": "string"},
         "texts": {"type": "array", "items": {"type": "string"}},
         "number": {"type": "number"},

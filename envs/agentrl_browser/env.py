@@ -27,7 +27,8 @@ from .site import Site
 
 SYSTEM = f"""\
 You use a web page to reach a goal. You see the page as text: a line an element, those you can act on with \
-their number, [12]. Reply with one action and nothing after it. The actions are:
+their number, [12]; instead of its number, an element may be called by its name, where no other has it, or \
+by role and name as listed. Reply with one action and nothing after it. The actions are:
 {help_text()}"""
 
 
@@ -95,6 +96,7 @@ class BrowserEnv(Env):
         super().__init__(config)
         self._lease: Lease | None = None
         self._page: Page | None = None
+        self._seen = ""
 
     # What subclasses say
 
@@ -178,7 +180,7 @@ class BrowserEnv(Env):
         if call.ends:
             self.ending = call
             return await self._observe(["The episode is over."], done=True, action_key=str(call))
-        performed = await perform(self.page, call)
+        performed = await perform(self.page, call, self._seen)
         await self.page.clock.run(self._wait(call))
         self.errors += bool(performed.error)
         head = [f"Error: {performed.error}"] if performed.error else []
@@ -207,6 +209,7 @@ class BrowserEnv(Env):
         if self.config.repeat_goal and head[:1] != [f"Goal: {self.goal}"]:
             head.insert(0, f"Goal: {self.goal}")
         await self._album.keep(self.page, self.turns)
+        self._seen = seen.text
         text = "\n".join([*head, seen.text])
         return Observation(text, done, self._state_key(seen, done), action_key)
 

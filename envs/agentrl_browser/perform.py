@@ -6,6 +6,7 @@ from typing import Any
 from .actions import Call
 from .keys import NoSuchKey, strokes
 from .page import Page
+from .reading import View
 
 DRAG_STEPS = 4
 LONGEST_WAIT_MS = 60_000
@@ -24,9 +25,18 @@ class Performed:
     key: str
 
 
-async def perform(page: Page, call: Call) -> Performed:
-    """Do `call` in `page`; its effects are seen once time has passed."""
-    arguments = dict(call.arguments)
+async def perform(page: Page, call: Call, seen: str) -> Performed:
+    """Do `call` in `page`; its effects are seen once time has passed.
+
+    Args:
+        page: where.
+        call: what; its elements may be called by what `seen` calls them.
+        seen: the newest observation.
+    """
+    try:
+        arguments = {**call.arguments, **_bids(call, seen)}
+    except LookupError as error:
+        return Performed(str(error), _key(call))
     match call.name:
         case "click" | "dblclick" | "hover":
             return await _point(page, call, arguments["bid"])
@@ -46,11 +56,18 @@ async def perform(page: Page, call: Call) -> Performed:
     return Performed("", _key(call))
 
 
+def _bids(call: Call, seen: str) -> dict[str, str]:
+    if all(target.isdecimal() for target in call.targets.values()):
+        return dict(call.targets)
+    view = View.of(seen)
+    return {name: view.meant(target) for name, target in call.targets.items()}
+
+
 def _key(call: Call, *whats: str) -> str:
     """Return the call with what its bids stand for in their place."""
     names = iter(whats)
     said = [
-        (next(names, "") or repr(value)) if "bid" in name else repr(value)
+        (next(names, "") or repr(value)) if name in call.targets else repr(value)
         for name, value in call.arguments.items()
         if value != ""
     ]

@@ -1,23 +1,35 @@
-"""Reads an observation again: its lines as elements, for experts who have to look at the page."""
+"""Reads an observation again: its lines as elements, and which of them an agent means."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 
 # A line of the tree: tabs, perhaps a bid, a role, a name in quotes, further states.
 _LINE = re.compile(r"\t+(?:\[(?P<bid>\d+)\] )?(?P<role>\S+) '(?P<name>(?:[^'\\]|\\.)*)'(?P<states>.*)")
 _STATE = re.compile(r"(\w+)='((?:[^'\\]|\\.)*)'")
 _ESCAPED = re.compile(r"\\(.)")
+# A name that says nothing, or that would be taken for a bid.
+_BIDLIKE = re.compile(r"\d*")
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """A line of an observation; `bid` is "" for what cannot be acted on."""
+    """A line of an observation.
+
+    Attributes:
+        bid: its number, "" for what cannot be acted on.
+        role: what it is.
+        name: what it is called.
+        states: the rest of the line.
+        target: what an action calls it: its name where nothing else is called so, else its role and name,
+            else its bid.
+    """
 
     bid: str
     role: str
     name: str
     states: str
+    target: str
 
     @property
     def value(self) -> str:
@@ -48,7 +60,25 @@ class View:
     @classmethod
     def of(cls, text: str) -> "View":
         """Read an observation."""
-        return cls(tuple(_elements(text)))
+        lines = [found for line in text.splitlines() if (found := _LINE.fullmatch(line))]
+        called = Counter(name for found in lines if found["bid"] for name in _names(found))
+        return cls(tuple(_element(found, called) for found in lines))
+
+    def meant(self, target: str) -> str:
+        """Return the bid of what an agent calls `target`: a bid, a name, or a role and name as listed.
+
+        Raises:
+            LookupError: nothing is called so, or several are; the message says what to do.
+        """
+        if target.isdecimal():
+            return target
+        found = [each.bid for each in self.all() if target in (each.name, f"{each.role} {quote(each.name)}")]
+        if len(found) == 1:
+            return found[0]
+        said = repr(target[:80])
+        if not found:
+            raise LookupError(f"nothing is called {said}; take a bid or a name from the newest observation")
+        raise LookupError(f"{len(found)} elements are called {said}; take a bid: {', '.join(found)}")
 
     def all(self, name: str | None = None, role: str | None = None) -> list[Element]:
         """Return the elements that can be acted on, of a name and a role if given."""
@@ -86,10 +116,22 @@ class View:
         return [each.name for each in self.elements if not each.bid]
 
 
-def _elements(text: str) -> Iterator[Element]:
-    for line in text.splitlines():
-        if found := _LINE.fullmatch(line):
-            yield Element(found["bid"] or "", found["role"], _plain(found["name"]), found["states"])
+def quote(name: str) -> str:
+    """Return a name as lines have it."""
+    escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _names(found: re.Match[str]) -> tuple[str, str]:
+    """Return what a line's element can be called."""
+    return _plain(found["name"]), f"{found['role']} '{found['name']}'"
+
+
+def _element(found: re.Match[str], called: Counter[str]) -> Element:
+    name, full = _names(found)
+    bid = found["bid"] or ""
+    target = next((each for each in (name, full) if called[each] == 1 and not _BIDLIKE.fullmatch(each)), bid)
+    return Element(bid, found["role"], name, found["states"], target if bid else "")
 
 
 def _plain(quoted: str) -> str:

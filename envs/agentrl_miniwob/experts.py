@@ -34,12 +34,12 @@ class _Expert:
 
 def click(element: Element) -> str:
     """Return the action that clicks an element."""
-    return f"click({element.bid!r})"
+    return f"click({element.target!r})"
 
 
 def fill(element: Element, text: str) -> str:
     """Return the action that fills a field."""
-    return f"fill({element.bid!r}, {text!r})"
+    return f"fill({element.target!r}, {text!r})"
 
 
 def quoted(goal: str) -> list[str]:
@@ -87,7 +87,7 @@ def _click_in_dialog(goal: str, view: View, turn: int) -> str:
 def _focus(goal: str, view: View, turn: int) -> str:
     found = re.search(r"(\d+)(?:st|nd|rd|th)", goal)
     place = int(found[1]) - 1 if found else 0
-    return f"focus({[*view.all(role='textbox')][place].bid!r})"
+    return f"focus({[*view.all(role='textbox')][place].target!r})"
 
 
 def _enter_text(goal: str, view: View, turn: int) -> str:
@@ -114,7 +114,7 @@ def _enter_password(goal: str, view: View, turn: int) -> str:
 def _choose_in_list(goal: str, view: View, turn: int) -> str:
     wanted = goal.removeprefix("Select ").rpartition(" from the list")[0]
     box = view.first(role="combobox")
-    return f"select_option({box.bid!r}, {wanted!r})" if box.value != wanted else _submit(view)
+    return f"select_option({box.target!r}, {wanted!r})" if box.value != wanted else _submit(view)
 
 
 def _choose_option(goal: str, view: View, turn: int) -> str:

@@ -7,41 +7,24 @@ came.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from agentrl.types import Observation
 from agentrl_browser import Element, View
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """An action, and what it does in words: what is used, or written or chosen, and where. "" for others."""
-
-    call: str
-    thought: str = ""
-
-
-Policy = Callable[[View], Step]
-
-
-def reply(step: Step) -> str:
-    """Return what an expert writes: a thought, then the call. The only place that knows.
-
-    Names come before ids: one who has just written a name finds the id in the page more easily.
-    """
-    return f"{step.thought}\n{step.call}" if step.thought else step.call
+# Takes what the page shows, returns an action as an agent writes it.
+Policy = Callable[[View], str]
 
 
 def expert(policy: Policy) -> Callable[[Observation], str]:
     """Return an expert that acts by a policy."""
     careful = attentive(policy)
-    return lambda observation: reply(careful(View.of(observation.text)))
+    return lambda observation: careful(View.of(observation.text))
 
 
 def attentive(policy: Policy) -> Policy:
     """Return the policy of one who first closes dialogs, waits for the page, and looks again if unsure."""
 
-    def act(page: View) -> Step:
+    def act(page: View) -> str:
         if dialog := page.find("Not now", "button"):
             return click(dialog)
         if page.says("Loading..."):
@@ -56,59 +39,59 @@ def attentive(policy: Policy) -> Policy:
 # Actions
 
 
-def click(element: Element) -> Step:
+def click(element: Element) -> str:
     """Click an element."""
-    return Step(f"click({element.bid!r})", element.name)
+    return f"click({element.target!r})"
 
 
-def press(page: View, name: str, role: str | None = "button") -> Step:
+def press(page: View, name: str, role: str | None = "button") -> str:
     """Click what has this name, or wait for it."""
     found = page.find(name, role)
     return click(found) if found else wait()
 
 
-def fill(page: View, name: str, text: str) -> Step:
+def fill(page: View, name: str, text: str) -> str:
     """Write into the field of this name, or wait for it."""
     found = next((each for each in page.all(name) if each.role != "button"), None)
-    return Step(f"fill({found.bid!r}, {text!r})", f"{text} in {name}") if found else wait()
+    return f"fill({found.target!r}, {text!r})" if found else wait()
 
 
-def choose(page: View, name: str, option: str) -> Step:
+def choose(page: View, name: str, option: str) -> str:
     """Choose an option in the list of this name, or wait for it."""
     found = page.find(name, "combobox")
     if found is None:
         return wait()
-    return Step(f"select_option({found.bid!r}, {option!r})", f"{option} in {name}")
+    return f"select_option({found.target!r}, {option!r})"
 
 
-def wait() -> Step:
+def wait() -> str:
     """Let the page go on."""
-    return Step("noop(1000)")
+    return "noop(1000)"
 
 
-def done() -> Step:
+def done() -> str:
     """Say that it is done."""
-    return Step("done()")
+    return "done()"
 
 
-def ask(question: str) -> Step:
+def ask(question: str) -> str:
     """Ask who gave the task."""
-    return Step(f"ask_human({question!r})")
+    return f"ask_human({question!r})"
 
 
-def give_up(reason: str) -> Step:
+def give_up(reason: str) -> str:
     """Say that it cannot be done."""
-    return Step(f"report_infeasible({reason!r})")
+    return f"report_infeasible({reason!r})"
 
 
 def afterwards(policy: Policy, *more: Policy) -> Policy:
     """Return a policy that does `more`, one by one, before it says that it is done. It keeps count."""
     left: Sequence[Policy] = list(more)
 
-    def act(page: View) -> Step:
+    def act(page: View) -> str:
         nonlocal left
         step = policy(page)
-        if step.call != "done()" or not left:
+        if step != "done()" or not left:
             return step
         first, *left = left
         return first(page)

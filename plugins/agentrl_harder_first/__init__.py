@@ -50,10 +50,10 @@ class HarderFirst(Curriculum):
         sharpness: float = Field(
             default=4.0, ge=0, description="exponent of the score: how strongly a better one is preferred"
         )
-        by: Literal["task", "difficulty", "scenario"] = Field(
+        by: Literal["task", "difficulty", "scenario", "labels"] = Field(
             default="task",
             description="what success rates are kept of; for envs whose tasks hardly ever recur: "
-            "difficulty or scenario",
+            "difficulty, scenario or labels",
         )
         floor: float = Field(
             default=0.1, ge=0, le=1, description="share of the choices that goes through all tasks in turn"
@@ -97,7 +97,9 @@ class HarderFirst(Curriculum):
         self._beliefs = Beliefs((config.prior_successes, config.prior_failures), config.half_life)
         self._chosen = 0
         self._group_size = 2
-        if config.by != "task" and all(getattr(t, config.by) is None for t in self._pool.members.values()):
+        if config.by != "task" and all(
+            getattr(t, config.by) in (None, {}) for t in self._pool.members.values()
+        ):
             raise UsageError(
                 f"the env's tasks have no {config.by}, so curriculum.by={config.by} tells none from another; "
                 "leave it at task"
@@ -168,4 +170,6 @@ class HarderFirst(Curriculum):
         return max(weight, 1e-300)
 
     def _key(self, task: Task) -> str:
+        if self.config.by == "labels":
+            return " ".join(f"{name}={value}" for name, value in sorted(task.labels.items()))
         return task.id if self.config.by == "task" else str(getattr(task, self.config.by))

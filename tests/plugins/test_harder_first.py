@@ -23,7 +23,10 @@ BELIEFS = st.tuples(PARAMETERS, PARAMETERS)
 
 
 def tasks(number: int, levels: int = 3) -> list[Task]:
-    return [Task(str(n), difficulty=n % levels, scenario=f"s{n % 2}") for n in range(number)]
+    return [
+        Task(str(n), difficulty=n % levels, scenario=f"s{n % 2}", labels={"skill": "ab"[n % 2]})
+        for n in range(number)
+    ]
 
 
 def started(split: Sequence[Task], seed: int = 0, **options: Any) -> HarderFirst:
@@ -195,7 +198,7 @@ def test_without_a_floor_hopeless_tasks_may_never_come() -> None:
     assert all(int(task.id) >= 10 for _ in range(50) for task in curriculum.choose(4))
 
 
-@pytest.mark.parametrize("by", ["difficulty", "scenario"])
+@pytest.mark.parametrize("by", ["difficulty", "scenario", "labels"])
 def test_what_is_learnt_of_a_kind_holds_for_tasks_that_never_came_before(by: str) -> None:
     split = tasks(100_000, levels=2)
     curriculum = started(split, by=by, pool=64, floor=0.0, sharpness=8)
@@ -209,9 +212,13 @@ def test_what_is_learnt_of_a_kind_holds_for_tasks_that_never_came_before(by: str
     assert fmean(int(task) % 2 for task in seen[-80:]) > 0.9
 
 
-def test_a_kind_that_tasks_do_not_have_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"the env's tasks have no scenario, so curriculum.by=scenario"):
-        started([Task("a"), Task("b")], by="scenario")
+@pytest.mark.parametrize("by", ["difficulty", "scenario", "labels"])
+def test_a_kind_that_tasks_do_not_have_is_refused(by: str) -> None:
+    with pytest.raises(UsageError, match=rf"the env's tasks have no {by}, so curriculum.by={by}"):
+        started([Task("a"), Task("b")], by=by)
+
+
+def test_no_training_tasks_are_refused() -> None:
     with pytest.raises(UsageError, match="the training split has no tasks"):
         started([])
     with pytest.raises(ValueError, match="must not be smaller"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Gym, Problem, Refusal
-from agentrl_normcore.looking import Policy, Step, afterwards, ask, done, give_up, press
+from agentrl_normcore.looking import Policy, afterwards, ask, done, give_up, press
 from agentrl_normcore.specification import Pattern, Specification
 from agentrl_normcore.words import ROOMS
 
@@ -56,7 +56,7 @@ class Calendar(Gym):
         """Pick until what was picked is right, book until it is booked."""
         facts = problem.facts
 
-        def act(page: View) -> Step:
+        def act(page: View) -> str:
             if page.says(f"Booked: {facts['booked']}"):
                 return done()
             if page.mentions("is taken"):

@@ -4,12 +4,12 @@ from datetime import date
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Problem
-from agentrl_normcore.looking import Step, choose, fill, press
+from agentrl_normcore.looking import choose, fill, press
 
 from .dates import FORMATS, month_of, with_weekday
 
 
-def not_yet_picked(page: View, problem: Problem) -> Step | None:
+def not_yet_picked(page: View, problem: Problem) -> str | None:
     """Return what to do next until room and day are right; None when they are."""
     facts, shown = problem.facts, problem.shown
     if shown.get("rooms"):
@@ -30,7 +30,7 @@ def not_yet_picked(page: View, problem: Problem) -> Step | None:
     return fill(page, f"Date ({shown['format']})", day.strftime(FORMATS[shown["format"]]))
 
 
-def _range(page: View, problem: Problem) -> Step | None:
+def _range(page: View, problem: Problem) -> str | None:
     first, last = problem.facts["first"], problem.facts["last"]
     begun = page.says(f"From: {with_weekday(first)}")
     if begun and page.says(f"To: {with_weekday(last)}"):
@@ -39,7 +39,7 @@ def _range(page: View, problem: Problem) -> Step | None:
     return _turn_to(page, date.fromisoformat(wanted))
 
 
-def _turn_to(page: View, day: date) -> Step:
+def _turn_to(page: View, day: date) -> str:
     """Open the calendar, turn its leaves, pick the day."""
     shown = next((text for text in page.texts() if month_of(text)), None)
     if shown is None:

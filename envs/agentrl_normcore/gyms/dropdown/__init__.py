@@ -13,7 +13,7 @@ from typing import Any
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Gym, Problem, Refusal
-from agentrl_normcore.looking import Policy, Step, afterwards, done, press
+from agentrl_normcore.looking import Policy, afterwards, done, press
 from agentrl_normcore.specification import Pattern, Specification
 from agentrl_normcore.words import ROOMS, THINGS
 
@@ -64,7 +64,7 @@ class Dropdown(Gym):
         """Choose until the lists are right, save, check, and save again if the system does not have it."""
         wanted, case = problem.facts["wanted"], problem.facts["case"]
 
-        def act(page: View) -> Step:
+        def act(page: View) -> str:
             if page.says(f"System: {_joined(wanted)}"):
                 return done()
             if page.says("Saved."):

@@ -2,10 +2,10 @@
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Problem
-from agentrl_normcore.looking import Policy, Step, ask, choose, done, give_up, press, wait
+from agentrl_normcore.looking import Policy, ask, choose, done, give_up, press, wait
 
 
-def chosen(page: View, name: str, value: str, problem: Problem) -> Step | None:
+def chosen(page: View, name: str, value: str, problem: Problem) -> str | None:
     """Return what to do next until the list `name` is right; None when it is, or cannot be."""
     if load := page.find(f"Load {name}", "button"):
         return press(page, load.name)
@@ -18,7 +18,7 @@ def chosen(page: View, name: str, value: str, problem: Problem) -> Step | None:
     return None if right else choose(page, name, value)
 
 
-def end(case: str, room: str) -> Step | None:
+def end(case: str, room: str) -> str | None:
     """Return the word that ends a task that is not to be done; None for one that is."""
     if case == "missing":
         return give_up(f"there is no {room} in Room")
@@ -34,7 +34,7 @@ def hasty(policy: Policy) -> Policy:
     """Return the policy of one who saves once more what the page has saved by itself."""
     pressed = False
 
-    def act(page: View) -> Step:
+    def act(page: View) -> str:
         nonlocal pressed
         if page.says("Saved.") and not pressed:
             pressed = True

@@ -2,14 +2,14 @@
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Problem
-from agentrl_normcore.looking import Policy, Step, ask, choose, done, fill, give_up, press
+from agentrl_normcore.looking import Policy, ask, choose, done, fill, give_up, press
 
 
 def keep(problem: Problem) -> Policy:
     """Search for the item, and keep it."""
     item = problem.facts["item"]
 
-    def act(page: View) -> Step:
+    def act(page: View) -> str:
         if page.says(f"Kept: {item}"):
             return done()
         if page.find(f"Keep {item}", "button"):
@@ -19,7 +19,7 @@ def keep(problem: Problem) -> Policy:
     return act
 
 
-def _search(page: View, text: str) -> Step:
+def _search(page: View, text: str) -> str:
     if page.find(f"Use {text}", "button"):
         return press(page, f"Use {text}")
     field = page.find("Search")
@@ -30,7 +30,7 @@ def see_to(problem: Problem, copy: bool = False) -> Policy:
     """See to the tickets one by one; with `copy`, also send the copies that nobody asked for."""
     wanted, case = problem.facts["wanted"], problem.facts["case"]
 
-    def act(page: View) -> Step:
+    def act(page: View) -> str:
         if step := _dialog(page, copy):
             return step
         left = [pair for pair in wanted if not page.says(f"{pair[0]} is now {pair[1]}")]
@@ -42,7 +42,7 @@ def see_to(problem: Problem, copy: bool = False) -> Policy:
     return act
 
 
-def _dialog(page: View, copy: bool) -> Step | None:
+def _dialog(page: View, copy: bool) -> str | None:
     if page.says("Send a copy to everyone?"):
         return press(page, "Yes" if copy else "No")
     if page.says("Save this ticket?"):
@@ -50,7 +50,7 @@ def _dialog(page: View, copy: bool) -> Step | None:
     return press(page, "Close notice") if page.find("Close notice") else None
 
 
-def _open(page: View, title: str, case: str) -> Step | None:
+def _open(page: View, title: str, case: str) -> str | None:
     if page.says(f"Ticket {title}"):
         return None
     if page.find(f"Open {title}", "button"):
@@ -63,7 +63,7 @@ def _open(page: View, title: str, case: str) -> Step | None:
     return give_up(f"there is no ticket {title}") if case == "missing" and looked else step
 
 
-def _change(page: View, status: str, case: str) -> Step:
+def _change(page: View, status: str, case: str) -> str:
     if case == "locked":
         return ask("The ticket is locked. May I change it?")
     box = page.find("Status", "combobox")
@@ -73,9 +73,9 @@ def _change(page: View, status: str, case: str) -> Step:
 def saving(problem: Problem) -> list[Policy]:
     """Return the steps that save the last ticket once more."""
     answers: list[Policy] = [
-        lambda page: _dialog(page, copy=False) or Step("noop(200)") for _ in problem.shown["dialogs"]
+        lambda page: _dialog(page, copy=False) or "noop(200)" for _ in problem.shown["dialogs"]
     ]
-    return [lambda page: press(page, "Save"), *answers, lambda _: Step("noop(3000)")]
+    return [lambda page: press(page, "Save"), *answers, lambda _: "noop(3000)"]
 
 
 def detour(problem: Problem, other: Problem) -> Policy:
@@ -83,10 +83,10 @@ def detour(problem: Problem, other: Problem) -> Policy:
     first, then = see_to(other), see_to(problem)
     turned = False
 
-    def act(page: View) -> Step:
+    def act(page: View) -> str:
         nonlocal turned
         step = then(page) if turned else first(page)
-        if step.call == "done()" and not turned:
+        if step == "done()" and not turned:
             turned = True
             return then(page)
         return step

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Gym, Problem, Refusal
-from agentrl_normcore.looking import Policy, Step, afterwards, ask, done, give_up, press
+from agentrl_normcore.looking import Policy, afterwards, ask, done, give_up, press
 from agentrl_normcore.specification import Pattern, Specification
 from agentrl_normcore.words import CITIES, FAMILIES, PEOPLE, STREETS
 
@@ -58,7 +58,7 @@ class Forms(Gym):
         """Write until every field is right, save until it is saved."""
         facts = problem.facts
 
-        def act(page: View) -> Step:
+        def act(page: View) -> str:
             if facts["case"] == "none":
                 return give_up("no address can be used")
             if facts["case"] == "several":

@@ -2,10 +2,10 @@
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Problem
-from agentrl_normcore.looking import Step, choose, click, fill, wait
+from agentrl_normcore.looking import choose, click, fill, wait
 
 
-def not_yet_written(page: View, problem: Problem) -> Step | None:
+def not_yet_written(page: View, problem: Problem) -> str | None:
     """Return what to do next until all fields are right; None when they are."""
     address = problem.facts["address"]
     if problem.shown["countries"]:

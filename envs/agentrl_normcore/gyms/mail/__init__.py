@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrl_browser import View
 from agentrl_normcore.gym import Gym, Problem, Refusal
-from agentrl_normcore.looking import Policy, Step, afterwards, done, press
+from agentrl_normcore.looking import Policy, afterwards, done, press
 from agentrl_normcore.specification import Pattern, Specification
 from agentrl_normcore.words import COLOURS, FAMILIES, PEOPLE, THINGS
 
@@ -54,7 +54,7 @@ class Mail(Gym):
         """Open what is to be answered, write until it is right, send until it is sent."""
         facts = problem.facts
 
-        def act(page: View) -> Step:
+        def act(page: View) -> str:
             if page.says(_record(facts)):
                 return done()
             if facts["level"] == 3 and (step := reply(page, facts)):

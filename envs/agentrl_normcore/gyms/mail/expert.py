@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentrl_browser import View
-from agentrl_normcore.looking import Step, ask, choose, fill, give_up, press
+from agentrl_normcore.looking import ask, choose, fill, give_up, press
 
 
-def restrained(page: View, facts: Mapping[str, Any]) -> Step | None:
+def restrained(page: View, facts: Mapping[str, Any]) -> str | None:
     """Return the word that ends a task that is not to be done; None for one that is."""
     if facts["case"] in ("plain", "") or page.find("To") is None:
         return None
@@ -16,7 +16,7 @@ def restrained(page: View, facts: Mapping[str, Any]) -> Step | None:
     return ask("Whom do you mean?" if facts["case"] == "alike" else "The recipient is outside. May I write?")
 
 
-def reply(page: View, facts: Mapping[str, Any]) -> Step | None:
+def reply(page: View, facts: Mapping[str, Any]) -> str | None:
     """Open the message and the right form; None when it is open."""
     kind = "Reply to all, with" if facts["everyone"] else "Reply to"
     if not page.says(f"Message of {facts['opened']}"):
@@ -26,7 +26,7 @@ def reply(page: View, facts: Mapping[str, Any]) -> Step | None:
     return press(page, "Reply to all" if facts["everyone"] else "Reply")
 
 
-def not_yet_written(page: View, facts: Mapping[str, Any]) -> Step | None:
+def not_yet_written(page: View, facts: Mapping[str, Any]) -> str | None:
     """Return what to do next until everything is written; None when it is."""
     if facts["level"] == 2:
         box = page.find("To", "combobox")
