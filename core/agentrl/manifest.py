@@ -21,7 +21,7 @@ from agentrl.types import Task
 
 # What must be as it was when a run is resumed, with the words for it.
 _LASTING = {"model": "the model", "data": "the env's data", "held_out": "the set of held-out tasks"}
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pydantic", "pluggy", "stevedore")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "pydantic", "pluggy", "stevedore")
 
 
 def make_manifest(config: RunConfig, env: Env, held_out: Sequence[Task], model: Path | str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def use_trie(model: PreTrainedModel, plain: bool = False) -> None:
     logits_TV = forward.project(model, hidden_TD)
     for logits_RV, slots in zip(expected, trie.slots, strict=True):
         gap = float((logits_TV[torch.from_numpy(slots)] - logits_RV)[2:].abs().max())
-        if not gap <= 1e-2 * max(1.0, float(logits_RV.abs().max())):
+        if not gap <= _tolerance(model.dtype) * max(1.0, float(logits_RV.abs().max())):
             raise UsageError(
                 f"{type(model).__name__} computes something else on shared prefixes (its logits differ by "
                 f"{gap:.2g}); it cannot be trained here; choose a decoder with full causal attention"
@@ -54,6 +54,11 @@ def _check_layers(model: PreTrainedModel) -> None:
             f"the model has layers of the kind {', '.join(sorted(kinds))}, which training on shared prefixes "
             "cannot do; choose a model with full attention in all layers"
         )
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Return how far two ways to the same logits may be apart, as a part of the largest."""
+    return 1e-2 if dtype.itemsize >= torch.float32.itemsize else 0.1
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -86,7 +91,9 @@ def last_mlp(model: PreTrainedModel) -> Any:
     """Return the last layer's MLP, if it is a plain gated one."""
     layers = getattr(model.get_decoder(), "layers", None)
     mlp = getattr(layers[-1], "mlp", None) if layers else None
-    parts = {name: type(part) for name, part in mlp.named_children()} if mlp is not None else {}
+    # An adapter is around a layer, and computes row by row as well.
+    children = mlp.named_children() if mlp is not None else ()
+    parts = {name: type(getattr(part, "base_layer", part)) for name, part in children}
     return mlp if all(parts.get(f"{x}_proj") is nn.Linear for x in ("gate", "up", "down")) else None
 
 

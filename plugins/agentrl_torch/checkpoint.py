@@ -25,10 +25,17 @@ def unique_state(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in seen.values()}
 
 
+def learnt_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Return what of `unique_state` is not frozen; the rest is as the run's model has it."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+    return {name: tensor for name, tensor in unique_state(model).items() if name not in frozen}
+
+
 def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write a model and its optimizer into `folder`, which is made if need be."""
+    """Write what a model has learnt and its optimizer into `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unique_state(model).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learnt_state(model).items()}
     save_file(tensors, folder / WEIGHTS)
     torch.save(optimizer.state_dict(), folder / OPTIMIZER)
 
@@ -41,12 +48,12 @@ def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     """
     _check_complete(folder, WEIGHTS, OPTIMIZER)
     tensors = load_file(folder / WEIGHTS)
-    own = unique_state(model)
+    own = learnt_state(model)
     wrong = [n for n in own.keys() | tensors.keys() if _shape(own, n) != _shape(tensors, n)]
     if wrong:
         raise UsageError(
             f"the checkpoint {str(folder)!r} is of another model: {min(wrong)} differs; resume with the "
-            "--model that the run was started with"
+            "--model and the trainer.lora that the run was started with"
         )
     model.load_state_dict(tensors, strict=False)
     optimizer.load_state_dict(torch.load(folder / OPTIMIZER, weights_only=True))

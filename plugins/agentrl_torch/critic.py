@@ -31,8 +31,9 @@ class CriticConfig(PluginConfig):
     """Options of the critic.
 
     Attributes:
-        backbone: "separate" copies the actor's weights at the start of the run; "shared" puts the head on
-            the actor itself, for half the memory: the value loss then moves the actor's weights, too.
+        backbone: "separate" copies the actor's weights at the start of the run, with LoRA only its adapter;
+            "shared" puts the head on the actor itself, for half the memory: the value loss then moves the
+            actor's weights, too.
         learning_rate: at the top of the schedule; None is ten times the actor's, at most 1e-3.
         max_grad_norm: longer gradients are scaled down to this norm.
         warmup_updates: for at most so many updates at the beginning, and at most half of the run, only the
@@ -63,7 +64,8 @@ class Critic(nn.Module):
         super().__init__()
         self.backbone = _copy_of(actor) if config.backbone == "separate" else None
         width = actor.config.get_text_config().hidden_size
-        self.head = nn.Linear(width, 1, device=actor.device, dtype=actor.dtype)
+        wide = torch.promote_types(actor.dtype, torch.float32)
+        self.head = nn.Linear(width, 1, device=actor.device, dtype=wide)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -89,8 +91,12 @@ class Critic(nn.Module):
 
 
 def _copy_of(actor: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy whose vocabulary projection, which nothing asks for, is neither trained nor kept."""
-    backbone = copy.deepcopy(actor)
+    """Return a copy of what is trained, on the same frozen weights.
+
+    Its vocabulary projection, which nothing asks for, is neither trained nor kept.
+    """
+    frozen = {id(weight): weight for weight in actor.parameters() if not weight.requires_grad}
+    backbone = copy.deepcopy(actor, frozen)
     head = backbone.get_output_embeddings()
     if head is not None and head.weight is not backbone.get_input_embeddings().weight:
         backbone.set_output_embeddings(nn.Identity())

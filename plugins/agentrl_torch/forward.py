@@ -61,8 +61,8 @@ def row_of_token(micro: MicroBatch) -> Tensor:
 
 
 def autocast(model: PreTrainedModel, dtype: torch.dtype) -> torch.autocast:
-    """Return a context in which matrix products take `dtype`, if that is narrower than the weights."""
-    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype.itemsize < model.dtype.itemsize)
+    """Return a context in which matrix products take `dtype`, if that is narrower than trained weights."""
+    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype.itemsize < torch.float32.itemsize)
 
 
 def decode(model: PreTrainedModel, trie: Trie, layout: Layout) -> Tensor:

@@ -11,6 +11,8 @@ An algorithm that needs values gets a `critic` beside the actor: estimated befor
 again inside it, with gradient.
 """
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -30,6 +32,7 @@ from agentrl_torch.critic import Critic, CriticConfig, explained_variance
 from agentrl_torch.forward import hidden_states, sampled_logprobs
 from agentrl_torch.learner import Learner
 from agentrl_torch.learners import Learners, Pace
+from agentrl_torch.lora import Adapter, LoRAConfig
 from agentrl_torch.metrics import Tally
 from agentrl_torch.micro_batch import MicroBatch
 from agentrl_torch.update import Facts, Step, TrieBatch, check_credits, compute_facts
@@ -44,7 +47,8 @@ class TorchTrainer(Trainer):
         """Options of the torch trainer.
 
         Attributes:
-            learning_rate: of AdamW, at the top of the schedule.
+            learning_rate: of AdamW, at the top of the schedule; None is 1e-6, or 1e-5 with LoRA: an adapter
+                wants about ten times as much as all weights.
             weight_decay: of matrices; biases and norms do not decay.
             betas: of AdamW.
             warmup_steps: updates over which the learning rate rises.
@@ -55,7 +59,8 @@ class TorchTrainer(Trainer):
             micro_batch_tokens: how many unique tokens may be computed at once; bounds the memory. A group
                 that fits shares all it can.
             dtype: of the matrix products; "auto" is float32 on the CPU and bfloat16 on CUDA. The weights
-                that are trained are never narrower than float32: small steps would be rounded away.
+                that are trained are never narrower than float32: small steps would be rounded away. With
+                LoRA the frozen ones are of this type.
             kernels: "fast" takes the fastest way to the exact numbers, "plain" only public PyTorch.
             gradient_checkpointing: computes activations twice instead of keeping them.
             old_logprobs: what the ratio of the loss is taken against. "rollout": what the engine reported,
@@ -64,10 +69,11 @@ class TorchTrainer(Trainer):
                 algorithm that corrects for the difference gets the trainer's own anyway.
             audit_threshold: how far engine and trainer may disagree about one token, in nats; None is
                 0.01 in float32 and 2 in bfloat16.
+            lora: trains an adapter in place of all weights (see `lora.LoRAConfig`).
             critic: options of the critic, where the algorithm needs one (see `critic.CriticConfig`).
         """
 
-        learning_rate: float = Field(1e-6, gt=0)
+        learning_rate: float | None = Field(None, gt=0)
         weight_decay: float = Field(0.0, ge=0)
         betas: tuple[float, float] = (0.9, 0.95)
         warmup_steps: int = Field(0, ge=0)
@@ -81,12 +87,19 @@ class TorchTrainer(Trainer):
         gradient_checkpointing: bool = False
         old_logprobs: Literal["rollout", "recompute"] = "rollout"
         audit_threshold: float | None = Field(None, gt=0)
+        lora: LoRAConfig = LoRAConfig()
         critic: CriticConfig | None = None
+
+        @property
+        def rate(self) -> float:
+            """Return the actor's learning rate."""
+            return self.learning_rate or (1e-5 if self.lora.rank else 1e-6)
 
     config: Config
 
     def check(self, needs: frozenset[Need]) -> None:
-        """Raise UsageError if there are options for a critic that nothing needs."""
+        """Raise UsageError if there are options for a critic or an adapter that nothing needs."""
+        self.config.lora.check()
         if self.config.critic is not None and "values" not in needs:
             raise UsageError(
                 "trainer.critic is set, but the algorithm needs no critic; leave it out, or choose one that "
@@ -98,13 +111,15 @@ class TorchTrainer(Trainer):
         torch.set_num_threads(resources.threads)
         self._source = model
         self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
-        kept = torch.promote_types(self._dtype, torch.float32)
+        lora = self.config.lora
+        kept = self._dtype if lora.rank else torch.promote_types(self._dtype, torch.float32)
         self._actor = loading.load_model(model, kept, resources.device)
+        self._adapter = Adapter(self._actor, lora, resources.seed) if lora.rank else None
         plain = self.config.kernels == "plain"
         if not plain:
             kernels.accelerate(self._actor)
         adaptation.use_trie(self._actor, plain)
-        self._reference = adaptation.frozen_copy(self._actor) if "reference" in needs else None
+        self._reference = self._make_reference() if "reference" in needs else None
         self._critic = Critic(self._actor, self._critic_config) if "values" in needs else None
         if self.config.gradient_checkpointing:
             adaptation.keep_no_activations(self._actor)
@@ -112,11 +127,18 @@ class TorchTrainer(Trainer):
                 adaptation.keep_no_activations(self._critic.backbone)
         self._learners = self._make_learners(steps)
 
+    def _make_reference(self) -> Callable[[], AbstractContextManager[PreTrainedModel]]:
+        """Return what opens the model that was loaded: with LoRA, the actor without its adapter."""
+        if self._adapter:
+            return self._adapter.base
+        reference = adaptation.frozen_copy(self._actor)
+        return lambda: nullcontext(reference)
+
     def _make_learners(self, steps: int) -> Learners:
         """Return the actor, and the critic if there is one, with new optimizers."""
         config, of_critic, critic = self.config, self._critic_config, None
         shared = config.betas, config.weight_decay
-        rate = config.learning_rate
+        rate = config.rate
         actor = Learner.make(
             "actor", self._actor, self._actor.parameters(), rate, config.max_grad_norm, *shared
         )
@@ -144,7 +166,8 @@ class TorchTrainer(Trainer):
             batch.audit = self._new_audit()
             batch.logprobs = self._logprobs(batch, self._actor, batch.audit)
         if "reference" in needs:
-            batch.reference_logprobs = self._logprobs(batch, self._checked_reference())
+            with self._open_reference() as reference:
+                batch.reference_logprobs = self._logprobs(batch, reference)
         if "values" in needs:
             batch.values = self._values(batch)
         return batch
@@ -189,8 +212,10 @@ class TorchTrainer(Trainer):
             norms.append((learner, learner.step(step.update)))
         return norms
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the actor's weights for an engine: views, tied ones once."""
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the actor's weights for an engine: views, tied ones once; an adapter is merged in."""
+        if self._adapter:
+            return self._adapter.weights()
         return checkpoint.unique_state(self._actor)
 
     def save(self, folder: Path) -> None:
@@ -203,12 +228,15 @@ class TorchTrainer(Trainer):
 
     def save_model(self, folder: Path) -> None:
         """Write the actor as a model directory that `--model` and transformers can load."""
-        self._actor.save_pretrained(folder)
+        if self._adapter:
+            self._adapter.save_model(folder)
+        else:
+            self._actor.save_pretrained(folder)
         loading.load_tokenizer(self._source).save_pretrained(folder)
 
     def close(self) -> None:
         """Release the models and the optimizers' state."""
-        for name in ("_actor", "_reference", "_critic", "_learners"):
+        for name in ("_actor", "_adapter", "_reference", "_critic", "_learners"):
             self.__dict__.pop(name, None)
 
     def _step(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> Step:
@@ -250,10 +278,10 @@ class TorchTrainer(Trainer):
 
         return compute_facts(batch, compute, self.config.micro_batch_tokens)
 
-    def _checked_reference(self) -> PreTrainedModel:
+    def _open_reference(self) -> AbstractContextManager[PreTrainedModel]:
         if self._reference is None:
             raise UsageError("the trainer was started without a reference; the algorithm must ask for it")
-        return self._reference
+        return self._reference()
 
     def _new_audit(self) -> Audit:
         return Audit(self.config.audit_threshold or THRESHOLDS[self._dtype])
