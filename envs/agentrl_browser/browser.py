@@ -39,6 +39,9 @@ class Browser:
         try:
             connection = await Connection.over(chromium.end, chromium.last_words)
             await connection.call("Browser.getVersion")
+        except BrowserGone as error:
+            chromium.kill()
+            raise BrowserGone(f"{executable} does not run as a browser: {error}") from error
         except BaseException:
             chromium.kill()
             raise

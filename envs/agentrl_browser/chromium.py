@@ -90,7 +90,8 @@ def find_executable(named: str | None = None) -> str:
     if asked:
         found = shutil.which(asked)
         if found is None:
-            raise UsageError(f"no browser at {asked!r}; name an executable, or none to look for one")
+            source = "" if named else f", which ${VARIABLE} names"
+            raise UsageError(f"no browser at {asked!r}{source}; name an executable, or none to look for one")
         return found
     for candidate in CANDIDATES:
         if found := shutil.which(candidate):

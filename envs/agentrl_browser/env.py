@@ -81,6 +81,7 @@ class BrowserEnv(Env):
     config: BrowserConfig
     scene: Scene
     provides: ClassVar[frozenset[Need]] = frozenset({"step_keys"})
+    checked_with: ClassVar[Mapping[str, Any]] = {"tasks": 2, "seconds": 120.0}
     suggests: ClassVar[Mapping[str, Any]] = {
         "agent": "chat",
         "agent.system": SYSTEM,
@@ -89,6 +90,24 @@ class BrowserEnv(Env):
         "simulator.concurrency": 4,
         "simulator.max_turns": 30,
         "simulator.max_new_tokens": 128,
+    }
+    # It imitates experts a little first; an episode that has gone astray is not worth waiting for.
+    suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny_web": {
+            "env.max_invalid": 1,
+            "warmup_learning_rate": 1e-3,
+            "trainer.learning_rate": 1e-4,
+            "trainer.warmup_steps": 5,
+            "trainer.schedule": "linear",
+            "trainer.betas": (0.9, 0.99),
+            "trainer.epochs": 2,
+            "trainer.minibatches": 4,
+            "tasks_per_step": 16,
+            "group_size": 8,
+            "simulator.temperature": 0.5,
+            "simulator.max_turns": 8,
+            "simulator.max_new_tokens": 48,
+        }
     }
 
     def __init__(self, config: Any = None) -> None:

@@ -77,7 +77,14 @@ class MiniWoB(BrowserEnv):
         )
 
     config: Config
-    suggests: ClassVar[Mapping[str, Any]] = {**BrowserEnv.suggests, "simulator.max_turns": 10}
+    suggests: ClassVar[Mapping[str, Any]] = {
+        **BrowserEnv.suggests,
+        "model": "tiny_web",
+        "simulator.max_turns": 10,
+    }
+    suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 8, "steps": 60}
+    }
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the pages of a split, each with seeds that no other split has, page by page in turn."""

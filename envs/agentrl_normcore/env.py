@@ -57,8 +57,12 @@ class Normcore(BrowserEnv):
     config: Config
     suggests: ClassVar[Mapping[str, Any]] = {
         **BrowserEnv.suggests,
+        "model": "tiny_web",
         "simulator.max_turns": 30,
         "tasks_per_step": 8,
+    }
+    suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 3, "steps": 40}
     }
     held_out_splits: ClassVar[frozenset[str]] = frozenset({"dev", "test"})
 

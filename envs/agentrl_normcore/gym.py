@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from agentrl.errors import PluginError, UsageError
+from agentrl.options import suggestion
 
 from .ledger import Row
 from .looking import Policy
@@ -62,6 +63,7 @@ class Gym(ABC):
     """A small web application to practise in.
 
     Attributes:
+        name: as its entry point has it.
         moves: whether its page has something of class `moves`, which shifts may move away from the pointer.
     """
 
@@ -77,6 +79,9 @@ class Gym(ABC):
         self, path: str, data: Mapping[str, Any], database: sqlite3.Connection, problem: Problem
     ) -> Mapping[str, Any]:
         """Return what the backend answers, JSON-safe; what it writes is kept unless it raises.
+
+        The page shows `records` of an answer, texts, and `status`. It asks for the path "records" where an
+        answer did not come.
 
         Raises:
             Refusal: it does not do it.
@@ -124,7 +129,7 @@ def load_gym(name: str) -> Gym:
     """
     found = [each for each in entry_points(group=GROUP) if each.name == name]
     if not found:
-        raise UsageError(f"no gym {name!r}: there is {', '.join(gym_names()) or 'none'}")
+        raise UsageError(f"no gym {name!r}; {suggestion(name, gym_names(), what='there is')}")
     if len({each.value for each in found}) > 1:
         owners = " and ".join(sorted(each.dist.name if each.dist else "?" for each in found))
         raise PluginError(f"two gyms are called {name!r}: of {owners}; uninstall one of them")

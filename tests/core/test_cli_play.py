@@ -132,7 +132,7 @@ def test_without_a_task_the_seed_draws_one() -> None:
         (
             ["--task", "2"],
             2,
-            "no task '2'; there is 'sesame-0', 'please-1' (or name it by its place, from 0 to 1)",
+            "no task '2'; there is 'sesame-0', 'please-1' (or name it by its place, from 0 to 1; --split",
         ),
         (["--split", "dev"], 2, "no split 'dev': there is learn"),
         (["--set", "env.polit=1"], 2, "env 'lock' has no option 'env.polit'; did you mean 'env.polite'?"),
@@ -167,7 +167,7 @@ def test_at_a_terminal_what_is_typed_is_not_repeated_and_ctrl_d_ends_and_ctrl_c_
         [("1> ", b"a\n"), ("2> ", b"```\n"), ("... ", b"b\n"), ("... ", b"```\n"), ("3> ", b"\x04")], 0
     )
     stopped = at_a_terminal([("1> ", b"\x03")], 130)
-    assert stopped.endswith("closed\r\nstopped\r\n")
+    assert stopped.endswith("1> \r\nclosed\r\nstopped\r\n")
 
 
 def at_a_terminal(dialogue: list[tuple[str, bytes]], code: int) -> str:

@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,17 +30,26 @@ def test_a_library_is_usable_missing_or_broken() -> None:
     assert "No module named 'pydantic.no_such_part'" in broken.detail
 
 
-def test_what_is_no_library_is_looked_for_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sandbox_is_looked_for_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    assert "chromium-headless-shell" in doctor.browser().advice
     assert "bubblewrap" in doctor.sandbox().advice
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/false")
-    assert (doctor.browser().state, doctor.sandbox().state) == ("broken", "broken")
+    assert doctor.sandbox().state == "broken"
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/true")
     assert doctor.sandbox().state == "usable"
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: sys.executable)
+
+
+def test_the_browser_is_the_one_that_envs_would_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AGENTRL_BROWSER", sys.executable)
     assert doctor.browser().state == "usable"
     assert doctor.browser().detail.startswith("Python 3.")
+    monkeypatch.setenv("AGENTRL_BROWSER", "/bin/false")
+    assert doctor.browser().state == "broken"
+    monkeypatch.setenv("AGENTRL_BROWSER", str(tmp_path))
+    missing = doctor.browser()
+    assert missing.state == "missing"
+    assert missing.detail == f"no browser at '{tmp_path}', which $AGENTRL_BROWSER names"
+    assert missing.advice == "name an executable, or none to look for one"
 
 
 def test_without_torch_no_gpu_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +81,7 @@ def test_the_command_shows_every_finding(
         "ray",
         "bm25s",
         "tensorboard",
+        "peft",
         "browser",
         "sandbox",
     ):

@@ -21,16 +21,13 @@ from agentrl_browser import (
     Request,
     Response,
     Scene,
+    View,
     find_executable,
     lease,
 )
 from agentrl_browser.chromium import PREFIX, sweep
 
-try:
-    find_executable()
-except UsageError as missing:
-    pytest.skip(str(missing), allow_module_level=True)
-
+pytestmark = pytest.mark.usefixtures("browser")
 TASK = Task("page")
 ROOMS = """<!doctype html><title>Rooms</title><body>
 <h1>Book a room</h1>
@@ -213,6 +210,7 @@ def test_numbers_are_not_given_twice_within_an_episode_and_start_anew_with_the_n
 
 # Errors that say what to do
 
+TWINS = body("<button>A</button><button>C</button><button>A</button>")
 COVERED = body(
     """<button>Under</button><div role=dialog aria-label="Rate us?" style="position:fixed;inset:0;background:#fff;padding:200px">
     <button>Dismiss</button></div>"""
@@ -223,7 +221,10 @@ COVERED = body(
     ("html", "action", "said"),
     [
         (ROOMS, "click('99')", "there is no element 99; take a bid from the newest observation"),
-        (ROOMS, "click('x')", "there is no element x; take a bid from the newest observation"),
+        (ROOMS, "click('x')", "nothing is called 'x'; take a bid or a name from the newest observation"),
+        (TWINS, "click('A')", "2 elements are called 'A'; take a bid: 1, 3"),
+        (TWINS, "click('button \\'A\\'')", "2 elements are called \"button 'A'\"; take a bid: 1, 3"),
+        (TWINS, "drag_and_drop('C', 'A')", "2 elements are called 'A'; take a bid: 1, 3"),
         (ROOMS, "click('3')", "element 3 is disabled"),
         (COVERED, "click('1')", "element 1 is covered by dialog 'Rate us?'"),
         (ROOMS, "fill('3', 'x')", "element 3 is disabled"),
@@ -348,6 +349,40 @@ def test_an_action_has_a_key_that_does_not_depend_on_numbers() -> None:
     seen = asyncio.run(play(page_env(html), ["click('3')", "click('9')", "click(bid='1')", "done()"]))
     keys = [each.action_key for each in seen]
     assert keys == [None, "click(button 'A' #2)", "click('9')", "click(button 'A')", "done()"]
+
+
+def test_an_element_may_be_called_by_its_name_or_by_its_line() -> None:
+    html = body(
+        """<button onclick="s.textContent += ' ' + this.textContent">7</button><label>Name<input></label>
+        <button onclick="s.textContent += ' ' + this.textContent">Name</button><p id=s></p>"""
+    )
+    actions = ["click(\"button '7'\")", "fill(\"textbox 'Name'\", 'Ada')", "click(\"button 'Name'\")"]
+    seen = asyncio.run(play(page_env(html), actions))
+    assert "StaticText '7 Name'" in seen[-1].text
+    assert "textbox 'Name', value='Ada'" in seen[-1].text
+    assert [each.action_key for each in seen[1:]] == [
+        "click(button '7')",
+        "fill(textbox 'Name', 'Ada')",
+        "click(button 'Name')",
+    ]
+    assert "nothing is called" in error(html, "click('name')")
+
+
+@pytest.mark.parametrize(
+    ("shown", "targets"),
+    [
+        (["[1] button 'Save'", "[2] textbox 'Day'"], ["Save", "Day"]),
+        (["[1] button 'Day'", "[2] textbox 'Day'"], ["button 'Day'", "textbox 'Day'"]),
+        (["[1] button 'Day'", "[2] button 'Day'", "[3] link ''"], ["1", "2", "link ''"]),
+        (["[1] button '14'", "[2] button '2'", "LabelText '2'"], ["button '14'", "button '2'", ""]),
+        ([r"[1] button 'it\'s \\'"], ["it's \\"]),
+    ],
+)
+def test_an_element_is_called_what_nothing_else_is_called(shown: list[str], targets: list[str]) -> None:
+    view = View.of("\n".join(["RootWebArea ''", *(f"\t{line}" for line in shown)]))
+    assert [each.target for each in view.elements] == targets
+    for each in view.all():
+        assert view.meant(each.target) == view.meant(each.bid) == each.bid
 
 
 # Time
@@ -565,7 +600,7 @@ def test_a_browser_that_cannot_start_says_why(tmp_path: Path) -> None:
         finally:
             leased.close()
 
-    with pytest.raises(BrowserGone, match=r"exit status 7; no such library"):
+    with pytest.raises(BrowserGone, match=r"does not run as a browser: .*exit status 7; no such library"):
         asyncio.run(start())
     assert profiles() == set()
 

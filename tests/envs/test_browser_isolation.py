@@ -12,15 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from agentrl import UsageError
 from agentrl_browser import Page, PageOptions, Request, Response, find_executable, lease
 from agentrl_browser.browser import Browser
 
-try:
-    find_executable()
-except UsageError as missing:
-    pytest.skip(str(missing), allow_module_level=True)
-
+pytestmark = pytest.mark.usefixtures("browser")
 GRACE = 0.3
 HTML = "<!doctype html><title>Site</title><body><p>inside</p></body>"
 

@@ -10,13 +10,13 @@ import pytest
 from agentrl import Action, Observation, Outcome, Task, UsageError
 from agentrl.expert import expert_of
 from agentrl.testing import check_env
-from agentrl_browser import Request, View, find_executable
+from agentrl_browser import Request, View
 from agentrl_miniwob import MiniWoB
 from agentrl_miniwob.experts import EXPERTS
 from agentrl_miniwob.pages import Pages, names
 
+pytestmark = pytest.mark.usefixtures("browser")
 try:
-    find_executable()
     names()
 except UsageError as missing:
     pytest.skip(str(missing), allow_module_level=True)

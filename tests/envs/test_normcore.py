@@ -89,8 +89,10 @@ def test_tasks_are_lazy_and_can_be_sliced() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="no split 'valid': there is train, dev, test"):
         env().tasks("valid")
-    with pytest.raises(UsageError, match="no gym 'calender': there is calendar"):
+    with pytest.raises(UsageError, match="no gym 'calender'; did you mean 'calendar'"):
         env(gyms=("calender",)).tasks("train")
+    with pytest.raises(UsageError, match="no gym 'x'; there is: calendar, dropdown"):
+        env(gyms=("x",)).tasks("train")
     with pytest.raises(ValidationError, match="no profile 'stormy'"):
         env(profiles=("stormy",))
     with pytest.raises(ValidationError, match="levels are 1, 2, 3"):
@@ -307,9 +309,9 @@ def test_a_page_is_read_line_by_line() -> None:
     assert page.mentions("Saved")
 
 
-def test_an_expert_says_what_goes_where_and_answers_with_one_call() -> None:
+def test_an_expert_answers_with_one_call_that_names_what_it_acts_on() -> None:
     act = expert(load_gym("forms").expert(posed("forms", 1, 0)))
     field = posed("forms", 1, 0).shown["fields"][0]
     value = posed("forms", 1, 0).facts["address"][field]
     line = f"[4] textbox '{field}', value=''"
-    assert act(Observation(f"RootWebArea 'x'\n\t{line}")) == f"{value} in {field}\nfill('4', '{value}')"
+    assert act(Observation(f"RootWebArea 'x'\n\t{line}")) == f"fill('{field}', '{value}')"

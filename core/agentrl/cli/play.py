@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from agentrl.cli import arguments
 from agentrl.cli.env import Name, prepare_environment
 from agentrl.cli.errors import shown
+from agentrl.cli.task_choice import choose_task
 from agentrl.cli.typed import Typed
 from agentrl.errors import UsageError
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 HELP = (
     "A line is an action; \\ at its end, or ``` in it, begins a longer one. ? asks the expert; Ctrl-D ends."
 )
-# Splits may be endless; a task is looked for by its id among this many.
-LOOKED_THROUGH = 10_000
 
 
 def play(
@@ -52,7 +50,7 @@ def play(
         name, options = _chosen(name, sets or [])
         prepare_environment(name, display, setup=setup)
         env = make("env", name, options)
-        asyncio.run(_play(env, _task(env, split, task, seed), seed))
+        asyncio.run(_play(env, choose_task(env, split, task, seed), seed))
 
 
 def _chosen(name: str, sets: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -71,37 +69,6 @@ def _chosen(name: str, sets: Sequence[str]) -> tuple[str, dict[str, Any]]:
             "can be set, such as --set env.KEY=VALUE"
         )
     return options.pop("name"), options
-
-
-def _task(env: "Env", split: str | None, wanted: str | None, seed: int) -> "Task":
-    """Return the task with the id or at the place that is wanted, or one that is drawn.
-
-    Raises:
-        UsageError: there is none.
-    """
-    from random import Random
-
-    split = split or str(env.suggests.get("train_split", "train"))
-    tasks = env.tasks(split)
-    if not len(tasks):
-        raise UsageError(f"the split {split!r} has no tasks; choose another with --split")
-    if wanted is None:
-        return tasks[Random(seed).randrange(len(tasks))]
-    ids = [task.id for task in islice(tasks, LOOKED_THROUGH)]
-    if wanted in ids:
-        return tasks[ids.index(wanted)]
-    if wanted.isdecimal() and int(wanted) < len(tasks):
-        return tasks[int(wanted)]
-    raise UsageError(_no_task(wanted, split, ids, len(tasks)))
-
-
-def _no_task(wanted: str, split: str, ids: list[str], count: int) -> str:
-    from agentrl.options import nearest
-
-    close = nearest(wanted, ids)
-    found = f"did you mean {close!r}?" if close else f"there is {', '.join(map(repr, ids[:3]))}"
-    more = f" (or name it by its place, from 0 to {count - 1})"
-    return f"the split {split!r} has no task {wanted!r}; {found}{more}"
 
 
 async def _play(env: "Env", task: "Task", seed: int) -> None:
@@ -148,7 +115,11 @@ async def _episode(env: "Env", task: "Task", seed: int) -> "Outcome":
 async def _action(typed: Typed, hints: "_Hints", turn: int) -> str | None:
     """Return what the player does, None if the episode is to end; answer questions first."""
     while True:
-        text = await typed.action(f"{turn}> ")
+        try:
+            text = await typed.action(f"{turn}> ")
+        except asyncio.CancelledError:
+            _say("")  # what is said about Ctrl-C begins a line of its own
+            raise
         if not sys.stdin.isatty():
             _say(text or "")  # so that what was done can be read
         if text is None or text.strip() not in ("", "?"):
