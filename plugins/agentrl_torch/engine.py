@@ -2,7 +2,7 @@
 
 How its rooms fit together: `scheduling` collects requests on the event loop and hands them to one thread;
 there `generation` decides what each forward computes, `sessions` what is kept, `packing` lays the tokens out,
-`cached_attention` is what the model calls, `sampling` and `stopping` deal with the new tokens.
+`cached_attention` is what the model calls, `sampling` draws the new tokens.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Engine, PluginConfig, Resources, Weights
+from agentrl.stopping import StopRule
 from agentrl.types import Completion, Sampling
 from agentrl_torch.fitting import fit
 from agentrl_torch.generation import Generator
@@ -24,7 +25,6 @@ from agentrl_torch.loading import DtypeName, choose_dtype, load_model, load_toke
 from agentrl_torch.scheduling import Scheduler
 from agentrl_torch.sequences import Request
 from agentrl_torch.sessions import SessionStore
-from agentrl_torch.stopping import StopRule
 from agentrl_torch.weights import load_into
 
 

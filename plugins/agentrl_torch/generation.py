@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from agentrl.errors import AgentRLError
+from agentrl.stopping import StopRule
 from agentrl_torch.cached_attention import use_layout
 from agentrl_torch.packing import Packed, Piece, pack
 from agentrl_torch.sampling import Sampler
 from agentrl_torch.sequences import Prefix, Request, Session
 from agentrl_torch.sessions import SessionStore
-from agentrl_torch.stopping import StopRule
 from agentrl_torch.threads import enough_threads
 
 _DIVERGED = (

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentrl.stopping import StopRule
 from agentrl.types import Sampling
 from agentrl_torch.partial_attention import _attend_by_matmul, attend
 from agentrl_torch.sampling import Sampler, uniform
 from agentrl_torch.sequences import common_length
 from agentrl_torch.single_tokens import Row, serve
-from agentrl_torch.stopping import StopRule
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

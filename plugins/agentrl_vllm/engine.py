@@ -1,0 +1,145 @@
+"""The engine plugin: what is asked of `Engine`, said to one vLLM or several.
+
+How its rooms fit together: `model` reads what a model is made of, `starting` decides what vLLM is started
+with; `host` keeps one vLLM alive, `correspondence` carries questions and answers, `links` leads to a thread
+or a process. There `working` keeps vLLM busy, and `backend` and `inside` are all that knows vLLM.
+`shared_weights` carries weights to other processes; `routing` is for several vLLMs.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from agentrl.errors import AgentRLError
+from agentrl.interfaces import Engine, PluginConfig, Resources, Weights
+from agentrl.types import Completion, Sampling
+from agentrl_vllm.correspondence import Correspondence
+from agentrl_vllm.host import Host
+from agentrl_vllm.links import ProcessLink, ThreadLink
+from agentrl_vllm.messages import Setup
+from agentrl_vllm.model import Model, check_prompt, describe
+from agentrl_vllm.routing import Routes
+from agentrl_vllm.shared_weights import remove, write
+from agentrl_vllm.starting import choose_context, choose_dtype, make_setup, variables
+
+
+class VLLMEngine(Engine):
+    """Generates with vLLM, in this process or in processes of its own.
+
+    What was read is kept in blocks by vLLM's prefix cache, and dropped when weights are loaded. Weights are
+    loaded when the requests in work are done; later ones wait, so that every completion is of one version.
+    """
+
+    class Config(PluginConfig):
+        """Options.
+
+        Attributes:
+            engines: vLLMs in processes of their own, one of which serves an episode to its end; 0 is one in
+                this process, which starts faster.
+            dtype: of weights, activations and cache; "auto" is float32 on the CPU and bfloat16 on CUDA.
+            context_length: in tokens; None is all that the model has.
+            kv_cache_gb: memory for keys and values; None is 1 on the CPU, on CUDA what `gpu_memory` leaves.
+            gpu_memory: the share of a GPU's memory that vLLM may use.
+            max_batch: how many requests one vLLM works on together.
+            eager: whether vLLM leaves out compilation and CUDA graphs; None does so on the CPU.
+            threads: of one vLLM on the CPU; None is those of the run, and one for a small model.
+            restarts: how often a vLLM that fails may be started again between two loads of weights.
+            arguments: more of vLLM's `EngineArgs`.
+        """
+
+        engines: int = Field(default=0, ge=0)
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+        context_length: int | None = Field(default=None, ge=1)
+        kv_cache_gb: float | None = Field(default=None, gt=0)
+        gpu_memory: float = Field(default=0.5, gt=0, le=1)
+        max_batch: int = Field(default=256, ge=1)
+        eager: bool | None = None
+        threads: int | None = Field(default=None, ge=1)
+        restarts: int = Field(default=2, ge=0)
+        arguments: dict[str, Any] = {}
+
+    def __init__(self, config: Any = None) -> None:
+        """Take a `Config`; None means all defaults."""
+        super().__init__(config)
+        self._hosts: list[Host] = []
+        self._routes = Routes(0)
+        self._model: Model | None = None
+        self._folder: Path | None = None
+
+    async def start(self, model: Path | str, resources: Resources) -> None:
+        """Load the model into every vLLM."""
+        described = self._model = await asyncio.to_thread(describe, model)
+        self.tokenizer = described.tokenizer
+        self.context_length = choose_context(self.config.context_length, described)
+        self._dtype = choose_dtype(self.config.dtype, resources.device)
+        setup = make_setup(self.config, model, described, resources)
+        self._hosts = [Host(begin, self.config.restarts) for begin in self._begins(setup, resources.device)]
+        self._routes = Routes(len(self._hosts))
+        try:
+            await asyncio.gather(*(host.start() for host in self._hosts))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
+        """Continue `token_ids`; see `Engine.generate`.
+
+        Raises:
+            UsageError: there is nothing to continue, or no room in the context.
+        """
+        vocabulary = self._running().vocabulary
+        check_prompt(token_ids, sampling.max_tokens, vocabulary, self.context_length)
+        return await self._hosts[self._routes.of(session)].ask(token_ids, sampling)
+
+    def release(self, session: str) -> None:
+        """Forget where `session` is served; its cached blocks go when others need the room."""
+        self._routes.forget(session)
+
+    async def load_weights(self, weights: Weights, version: int) -> None:
+        """Load the weights once the requests in work are done, and drop all that was cached before.
+
+        Raises:
+            AgentRLError: names or shapes are not the model's; then nothing has been loaded.
+        """
+        tensors = self._running().checked(weights)
+        if not self.config.engines:
+            await self._hosts[0].load(tensors, version)
+            return
+        # Kept until the next: a vLLM that dies gets its weights from there again.
+        before, self._folder = self._folder, await asyncio.to_thread(write, tensors, self._dtype)
+        folder = self._folder
+        await asyncio.gather(*(host.load(folder, version) for host in self._hosts))
+        remove(before)
+
+    async def sleep(self) -> None:
+        """Give the memory of a GPU back while the trainer works; nothing happens on the CPU."""
+        self._running()
+        await asyncio.gather(*(host.rest(asleep=True) for host in self._hosts))
+
+    async def wake(self) -> None:
+        """Take the memory again."""
+        self._running()
+        await asyncio.gather(*(host.rest(asleep=False) for host in self._hosts))
+
+    async def close(self) -> None:
+        """Release everything; requests still in work fail."""
+        hosts, self._hosts, self._model = self._hosts, [], None
+        await asyncio.gather(*(host.close() for host in hosts))
+        remove(self._folder)
+        self._folder = None
+
+    def _begins(self, setup: Setup, device: str) -> list[Callable[[], Correspondence]]:
+        """Return how to start each vLLM."""
+        if not self.config.engines:
+            return [lambda: Correspondence(partial(ThreadLink, setup, self.tokenizer))]
+        places = [variables(setup, device, index) for index in range(self.config.engines)]
+        return [partial(Correspondence, partial(ProcessLink, setup, place)) for place in places]
+
+    def _running(self) -> Model:
+        if self._model is None or not self._hosts:
+            raise AgentRLError("the engine is not running: start it first, and do not use it after close")
+        return self._model

@@ -1,0 +1,129 @@
+"""One vLLM that survives its own failures: started again, given its weights again, asked again."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
+
+from agentrl.errors import AgentRLError, UsageError
+from agentrl.types import Completion, Sampling
+from agentrl_vllm.correspondence import Correspondence, Died
+from agentrl_vllm.messages import Ask, Load, Rest
+
+_LoadTask: TypeAlias = Callable[[int], Load]
+
+
+class Host:
+    """A worker, and what it takes to have another in its place.
+
+    A successor takes its place when it has the weights, so that no request meets one that has not.
+    """
+
+    def __init__(self, begin: Callable[[], Correspondence], restarts: int) -> None:
+        """Take how to start a worker, and how often it may be started again between two loads of weights."""
+        self._begin = begin
+        self._restarts = self._left = restarts
+        self._replacing = asyncio.Lock()
+        self._current: Correspondence | None = None
+        self._closed = False
+        self._again: _LoadTask | None = None  # gives a successor the weights of now, where that is possible
+        self._original = True  # whether the weights of now are those of the model's directory
+
+    async def start(self) -> None:
+        """Start vLLM.
+
+        Raises:
+            UsageError: it cannot be started.
+        """
+        try:
+            await self._replace(None)
+        except Died as death:
+            raise UsageError(str(death)) from death
+
+    async def ask(self, token_ids: Sequence[int], sampling: Sampling) -> Completion:
+        """Continue `token_ids`; asked again if vLLM fails and can be started again.
+
+        Raises:
+            AgentRLError: it failed for good.
+        """
+        ids = list(token_ids)
+        while True:
+            current = self._running()
+            try:
+                completion: Completion = await current.send(lambda number: Ask(number, ids, sampling))
+                return completion
+            except Died as death:
+                await self._revive(current, death)
+
+    async def load(self, weights: dict[str, Tensor] | Path, version: int) -> None:
+        """Generate with these weights from now on; a worker that fails over them is replaced once.
+
+        Raises:
+            AgentRLError: its successor failed, too.
+        """
+
+        def task(number: int) -> Load:
+            return Load(number, weights, version)
+
+        current = self._running()
+        async with self._replacing:
+            try:
+                await current.send(task)
+            except Died:
+                await self._replace_or_fail(task, "the engine could not load the trainer's weights")
+        self._left = self._restarts
+        self._again = task if isinstance(weights, Path) else None
+        self._original = False
+
+    async def rest(self, *, asleep: bool) -> None:
+        """Give memory back, or take it again."""
+        current = self._running()
+        try:
+            await current.send(lambda number: Rest(number, asleep))
+        except Died as death:
+            await self._revive(current, death)
+
+    async def close(self) -> None:
+        """End the worker; may be called twice."""
+        self._closed = True
+        if self._current is not None:
+            await self._current.close()
+
+    def _running(self) -> Correspondence:
+        if self._current is None or self._closed:
+            raise AgentRLError("the engine is not running: start it first, and do not use it after close")
+        return self._current
+
+    async def _revive(self, dead: Correspondence, death: Died) -> None:
+        """Put another worker into the place of the `dead` one, unless somebody has done so."""
+        async with self._replacing:
+            if self._running() is not dead:
+                return
+            if self._left < 1 or not (self._original or self._again):
+                raise AgentRLError(f"{death}; --resume goes on from the last checkpoint") from death
+            self._left -= 1
+            await self._replace_or_fail(self._again, str(death))
+
+    async def _replace_or_fail(self, task: _LoadTask | None, reason: str) -> None:
+        try:
+            await self._replace(task)
+        except Died as death:
+            raise AgentRLError(f"{reason}, and started again it failed, too: {death}") from death
+
+    async def _replace(self, task: _LoadTask | None) -> None:
+        """End the worker of now, which keeps its place meanwhile; start one with the weights of `task`."""
+        if self._current is not None:
+            await self._current.close()
+        fresh = await asyncio.to_thread(self._begin)
+        try:
+            await fresh.started()
+            if task is not None:
+                await fresh.send(task)
+            if self._closed:
+                raise AgentRLError("the engine was closed while it was started again")
+        except BaseException:
+            await fresh.close()
+            raise
+        self._current = fresh

@@ -1,0 +1,83 @@
+"""What goes to the one who works with vLLM, and what comes back; all of it can cross to another process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from agentrl.interfaces import Weights
+from agentrl.types import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How vLLM is to be started.
+
+    Attributes:
+        model: a directory or the name of a model.
+        arguments: of vLLM's `EngineArgs`.
+        end_ids: ids that end a turn.
+        threads: of torch, for one who computes on the CPU.
+    """
+
+    model: str
+    arguments: dict[str, Any]
+    end_ids: tuple[int, ...]
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Continue `token_ids`; the answer is a `Completion`."""
+
+    number: int
+    token_ids: list[int]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Generate with other weights, once all that was asked before is answered.
+
+    `weights` is a directory with safetensors files, or the tensors themselves within one process.
+    """
+
+    number: int
+    weights: Weights | Path
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Give memory back, or take it again, once all that was asked before is answered."""
+
+    number: int
+    asleep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Forget the `Ask` of this number; there is no answer."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Give up everything and end; there is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of the message of this number: `value`, or `error` in one sentence.
+
+    The set-up has number 0. After an error that is `fatal` nothing more is answered.
+    """
+
+    number: int
+    value: Any = None
+    error: str | None = None
+    fatal: bool = False
+
+
+Task: TypeAlias = Ask | Load | Rest
+Message: TypeAlias = Task | Cancel | Close

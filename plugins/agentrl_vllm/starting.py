@@ -1,0 +1,89 @@
+"""What vLLM is started with: its arguments, and where its processes find threads and GPUs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agentrl.errors import UsageError
+from agentrl.interfaces import Resources
+from agentrl_vllm.messages import Setup
+from agentrl_vllm.model import Model
+
+# vLLM's attention on the CPU wants a multiple of 32. Only full blocks are kept, so small ones lose little.
+_CPU_BLOCK = 32
+
+
+def make_setup(config: Any, path: Path | str, model: Model, resources: Resources) -> Setup:
+    """Return how each vLLM is to be started.
+
+    Raises:
+        UsageError: the options do not fit one another.
+    """
+    on_cpu = torch.device(resources.device).type == "cpu"
+    threads = config.threads or (1 if model.is_small else resources.threads)
+    eager = on_cpu if config.eager is None else config.eager
+    arguments: dict[str, Any] = {
+        "dtype": str(choose_dtype(config.dtype, resources.device)).removeprefix("torch."),
+        "max_model_len": choose_context(config.context_length, model),
+        "max_num_seqs": config.max_batch,
+        "enforce_eager": eager,
+        "seed": resources.seed % 2**32,
+        "logprobs_mode": "processed_logprobs",
+        "skip_tokenizer_init": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        **(_for_cpu(config) if on_cpu else _for_gpu(config, resources.device)),
+    }
+    return Setup(str(path), {**arguments, **config.arguments}, model.end_ids, threads)
+
+
+def choose_dtype(name: str, device: str) -> torch.dtype:
+    """Return the named type; "auto" is float32 on the CPU and bfloat16 on CUDA."""
+    if name == "auto":
+        return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def choose_context(wanted: int | None, model: Model) -> int:
+    """Return how many tokens a request may have.
+
+    Raises:
+        UsageError: the model has fewer than are wanted.
+    """
+    if wanted is not None and wanted > model.context_length:
+        raise UsageError(
+            f"engine.context_length is {wanted}, but the model's context ends at {model.context_length}"
+        )
+    return wanted or model.context_length
+
+
+def variables(setup: Setup, device: str, index: int) -> dict[str, str]:
+    """Return what the environment of the process of vLLM number `index` is to say."""
+    if torch.device(device).type == "cpu":
+        return {"OMP_NUM_THREADS": str(setup.threads)}
+    size = int(setup.arguments.get("tensor_parallel_size", 1))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = named.split(",") if named else [str(each) for each in range(torch.cuda.device_count())]
+    first = (torch.device(device).index or 0) + index * size
+    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[(first + each) % len(visible)] for each in range(size))}
+
+
+def _for_cpu(config: Any) -> dict[str, Any]:
+    return {
+        "kv_cache_memory_bytes": int((config.kv_cache_gb or 1.0) * 2**30),
+        "block_size": _CPU_BLOCK,
+        # Of a prompt read in pieces vLLM winds back the random numbers, which the CPU's generators cannot do.
+        "enable_chunked_prefill": False,
+    }
+
+
+def _for_gpu(config: Any, device: str) -> dict[str, Any]:
+    if not config.engines and torch.device(device).index:
+        raise UsageError(f"in this process vLLM takes the first GPU; for {device} set engine.engines=1")
+    memory: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory}
+    if config.kv_cache_gb is not None:
+        memory["kv_cache_memory_bytes"] = int(config.kv_cache_gb * 2**30)
+    return {"enable_sleep_mode": True, **memory}

