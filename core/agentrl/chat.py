@@ -6,8 +6,9 @@ reasoning of earlier turns, say). Our own, because the library for this (`render
 model families only, and re-tokenises the history of all others.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 from agentrl.errors import UsageError
 from agentrl.interfaces import Tokenizer
@@ -15,6 +16,9 @@ from agentrl.types import Message
 
 # Stands for the text of the model's last turn, to find where a template continues after it.
 _MARK = "@@agentrl-turn@@"
+# A function that no template has heard of, to find out whether it shows functions at all.
+_PROBE_NAME = "agentrl_probe"
+_PROBE = {"name": _PROBE_NAME, "description": "", "parameters": {"type": "object", "properties": {}}}
 
 
 class ChatFormat:
@@ -24,9 +28,18 @@ class ChatFormat:
         """Take a tokenizer that has a chat template."""
         self.tokenizer = tokenizer
 
-    def opening(self, messages: Sequence[Message]) -> list[int]:
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Return whether the template writes functions that the model may call into the prompt."""
+        try:
+            text = self._render([Message("user", "?")], [{"type": "function", "function": _PROBE}])
+        except UsageError:
+            return False
+        return _PROBE_NAME in text
+
+    def opening(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Return the ids that begin a conversation, up to where the model is to speak."""
-        return self._encode(self._render(messages, speak=True))
+        return self._encode(self._render(messages, tools))
 
     def continuation(self, messages: Sequence[Message], last_sampled: int) -> list[int]:
         """Return the ids that close the model's turn and lead over `messages` to its next one.
@@ -45,7 +58,7 @@ class ChatFormat:
 
     def _after_mark(self, messages: Sequence[Message]) -> str:
         turn = [Message("user", "?"), Message("assistant", _MARK)]
-        _, mark, after = self._render([*turn, *messages], speak=True).rpartition(_MARK)
+        _, mark, after = self._render([*turn, *messages]).rpartition(_MARK)
         if not mark:
             raise UsageError(
                 "the model's chat template leaves out the assistant's last turn, so a conversation cannot be "
@@ -53,10 +66,13 @@ class ChatFormat:
             )
         return after
 
-    def _render(self, messages: Sequence[Message], *, speak: bool) -> str:
-        chat = [asdict(message) for message in messages]
+    def _render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        chat = [{"role": each.role, "content": each.content, **each.more} for each in messages]
+        more = {"tools": list(tools)} if tools else {}
         try:
-            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=speak)
+            text = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, **more
+            )
         except Exception as error:  # templates raise their own errors, such as "roles must alternate"
             roles = ", ".join(message.role for message in messages)
             raise UsageError(f"the model's chat template refuses the messages ({roles}): {error}") from error

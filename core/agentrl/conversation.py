@@ -4,8 +4,9 @@
 that went to the engine and came back; text is made from ids, never the other way round.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from agentrl.chat import ChatFormat
 from agentrl.errors import AgentRLError, ContextFull, TokenBudgetSpent, UsageError
@@ -14,7 +15,15 @@ from agentrl.types import Completion, Message, Sampling, Segment, Span
 
 
 class Conversation:
-    """The dialogue of one episode with the model."""
+    """The dialogue of one episode with the model.
+
+    Attributes:
+        session: names the episode to the engine.
+        segments: the tokens so far.
+        turn: of the episode, which spans are marked with.
+        sampling: what the run asks of the engine.
+        completion: what the engine sampled last; None before the first time.
+    """
 
     def __init__(
         self,
@@ -36,96 +45,130 @@ class Conversation:
         self.session = session
         self.segments: list[Segment] = []
         self.turn = 0
+        self.completion: Completion | None = None
         self._engine = engine
         self._chat = chat
-        self._sampling = sampling
+        self.sampling = sampling
         self._left = max_tokens
         self._asked = 0
         self._pending: list[Message] = []
+        self._tools: Sequence[Mapping[str, Any]] = ()
+        # What the next segment begins with; None goes on with the last one.
+        self._fresh: list[int] | None = []
+
+    @property
+    def shows_tools(self) -> bool:
+        """Return whether the model's chat template writes tools into the prompt itself."""
+        return self._chat.shows_tools
 
     def say(self, *messages: Message) -> None:
         """Give the model messages to read; they are never trained on."""
         self._pending.extend(messages)
 
-    def restart(self, *messages: Message) -> None:
+    def restart(
+        self, *messages: Message, after: Sequence[int] = (), tools: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Begin anew with `messages` only: for agents that trim or rewrite their context.
 
         What was sampled before stays in the trajectory, in a segment of its own.
+
+        Args:
+            messages: what the model reads.
+            after: the beginning of an earlier segment, up to the end of a turn of the model: it comes first,
+                token by token, and `messages` continue it. If it is all of the last segment, that goes on.
+            tools: functions that the model may call, as chat templates understand them, where nothing comes
+                first.
         """
         self._pending = list(messages)
-        if self.segments and self.segments[-1].token_ids:
-            self.segments.append(Segment())
+        self._tools = tools
+        last = self.segments[-1].token_ids if self.segments else []
+        self._fresh = None if after and list(after) == last else list(after)
 
-    async def ask(self, stop: Sequence[str] = (), max_tokens: int | None = None, begin: str = "") -> str:
+    async def ask(
+        self,
+        stop: Sequence[str] = (),
+        max_tokens: int | None = None,
+        begin: str = "",
+        temperature: float | None = None,
+    ) -> str:
         """Let the model speak and return its text, without the end-of-turn token.
+
+        Where this raises or is cancelled, the tokens are as if nobody had asked.
 
         Args:
             stop: strings that end the turn; the one that did stays in the text.
             max_tokens: at most this many tokens, and never more than the run's own limit.
             begin: how the turn has to begin: given, not sampled, and part of the text.
+            temperature: in place of the run's; it is recorded, and what is trained is the distribution at it.
 
         Raises:
             UsageError: nothing new was said since the model last spoke.
             ContextFull: the model's context has no room left.
             TokenBudgetSpent: the episode has used all its tokens.
         """
-        segment = self._give(begin)
-        sampling = self._sampling_for(segment, tuple(stop), max_tokens)
-        completion = await self._generate(segment, sampling)
-        self._record(segment, completion)
+        given = self._given(begin)
+        sampling = self._sampling_for(len(given), tuple(stop), max_tokens)
+        if temperature is not None:
+            sampling = replace(sampling, temperature=temperature)
+        completion = await self._generate(given, sampling)
+        self._record(given, completion)
         return begin + self._text(completion.token_ids)
 
-    async def _generate(self, segment: Segment, sampling: Sampling) -> Completion:
+    async def _generate(self, given: Sequence[int], sampling: Sampling) -> Completion:
         try:
-            return await self._engine.generate(segment.token_ids, sampling, self.session)
+            return await self._engine.generate(given, sampling, self.session)
         except AgentRLError:
             raise
         except Exception as error:
             raise AgentRLError(f"the engine failed with {type(error).__name__}: {error}") from error
 
-    def _give(self, begin: str) -> Segment:
-        """Append the ids of the pending messages and of `begin` to the current segment."""
+    def _given(self, begin: str) -> list[int]:
+        """Return all ids up to where the model is to speak: what stands there, what is pending, `begin`."""
         if not self._pending:
             raise UsageError("the agent asked twice without saying anything; call conversation.say first")
-        if not self.segments:
-            self.segments.append(Segment())
-        segment = self.segments[-1]
-        if segment.token_ids:
-            ids = self._chat.continuation(self._pending, segment.token_ids[-1])
+        before = self.segments[-1].token_ids if self._fresh is None else self._fresh
+        if before:
+            ids = self._chat.continuation(self._pending, before[-1])
         else:
-            ids = self._chat.opening(self._pending)
+            ids = self._chat.opening(self._pending, self._tools)
         ids = ids + self._chat.tokenizer.encode(begin, add_special_tokens=False) if begin else ids
-        room = self._engine.context_length - len(segment.token_ids) - len(ids)
-        if room < 1:
+        if len(before) + len(ids) >= self._engine.context_length:
             if not any(each.sampled for each in self.segments):
                 raise UsageError(_too_long(len(ids), self._engine.context_length))
             raise ContextFull(f"the context of {self._engine.context_length} tokens is full")
-        segment.token_ids.extend(ids)
-        self._pending = []
-        return segment
+        return before + ids
 
-    def _sampling_for(self, segment: Segment, stop: tuple[str, ...], wanted: int | None) -> Sampling:
+    def _sampling_for(self, given: int, stop: tuple[str, ...], wanted: int | None) -> Sampling:
         if self._left is not None and self._left < 1:
             raise TokenBudgetSpent("the episode has sampled all the tokens it was allowed")
-        limits = [self._sampling.max_tokens, self._engine.context_length - len(segment.token_ids)]
+        limits = [self.sampling.max_tokens, self._engine.context_length - given]
         limits += [limit for limit in (wanted, self._left) if limit is not None]
         self._asked += 1
-        seed = self._sampling.seed + self._asked
-        return replace(self._sampling, stop=stop, max_tokens=min(limits), seed=seed)
+        seed = self.sampling.seed + self._asked
+        return replace(self.sampling, stop=stop, max_tokens=min(limits), seed=seed)
 
-    def _record(self, segment: Segment, completion: Completion) -> None:
+    def _record(self, given: list[int], completion: Completion) -> None:
+        """Take the given ids, and the sampled ones behind them, into the segment they belong to."""
+        if self._fresh is not None:
+            self.segments.append(Segment())
         said = completion.version, completion.temperature
-        span = Span(len(segment.token_ids), list(completion.logprobs), self.turn, *said)
-        segment.token_ids.extend(completion.token_ids)
-        segment.spans.append(span)
+        segment = self.segments[-1]
+        segment.token_ids[:] = [*given, *completion.token_ids]
+        segment.spans.append(Span(len(given), list(completion.logprobs), self.turn, *said))
+        self.completion = completion
+        self._pending, self._fresh = [], None
         if self._left is not None:
             self._left -= len(completion.token_ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of some tokens, for who has to show them one by one."""
+        return self._chat.tokenizer.decode(token_ids, skip_special_tokens=False)
 
     def _text(self, token_ids: list[int]) -> str:
         end = self._chat.tokenizer.eos_token_id
         if token_ids and token_ids[-1] == end:
             token_ids = token_ids[:-1]
-        return self._chat.tokenizer.decode(token_ids, skip_special_tokens=False)
+        return self.decode(token_ids)
 
 
 def _too_long(tokens: int, context: int) -> str:

@@ -5,6 +5,7 @@ wrong with the run itself (a prompt that can never fit, a dead engine) is raised
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from agentrl.interfaces import Agent, Env
 from agentrl.types import Action, Observation, Task, Trajectory, Turn
 from agentrl.watchdog import Watchdog
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 # Returns a value as it is, if it is what it should be; takes the value and where it came from.
 Check = Callable[[object, str], T]
@@ -71,7 +73,7 @@ class Episode:
     async def play(self, env: Env, agent: Agent, observation: Observation) -> None:
         """Play from the first observation to the judgement; a failure is noted in the trajectory."""
         try:
-            await self._turns(env, agent, observation)
+            await self._with_agent(env, agent, observation)
             judge = self._call("env.judge", env.judge(), self._limits.step_timeout, check_outcome)
             self.trajectory.outcome = await judge
         except EpisodeFailed as failure:
@@ -83,6 +85,23 @@ class Episode:
         self.trajectory.stop = "error"
         self.trajectory.error = str(failure)
         self._finish()
+
+    async def _with_agent(self, env: Env, agent: Agent, observation: Observation) -> None:
+        """Play all turns and close the agent, however they ended; the first failure is what counts."""
+        try:
+            await self._turns(env, agent, observation)
+        except BaseException:
+            await self._close(agent, failed=True)
+            raise
+        await self._close(agent, failed=False)
+
+    async def _close(self, agent: Agent, *, failed: bool) -> None:
+        try:
+            await self._call("agent.close", agent.close(), self._limits.step_timeout, _as_it_is)
+        except EpisodeFailed as failure:
+            if not failed:
+                raise
+            _log.warning("%s: %s", self._name, failure)
 
     async def _turns(self, env: Env, agent: Agent, observation: Observation) -> None:
         for turn in range(self._limits.max_turns):
@@ -144,6 +163,10 @@ class Episode:
     def _finish(self) -> None:
         self.trajectory.segments = self._conversation.segments
         self.trajectory.seconds = time.monotonic() - self._began
+
+
+def _as_it_is(value: T, where: str) -> T:
+    return value
 
 
 def _is_theirs(error: BaseException) -> bool:

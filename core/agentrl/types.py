@@ -85,10 +85,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat, as chat templates understand it."""
+    """One message of a chat, as chat templates understand it.
+
+    `more` are further keys that some templates know, such as the assistant's `tool_calls`.
+    """
 
     role: Role
     content: str
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def system(content: str) -> Message:

@@ -100,6 +100,10 @@ class Guided(Agent):
         self._demonstrator.show(conversation.session, observation)
         return await self._agent.act(observation, conversation)
 
+    async def close(self) -> None:
+        """Close the agent."""
+        await self._agent.close()
+
 
 async def warm_up(
     env: Env,

@@ -296,7 +296,7 @@ def test_a_union_is_explained_without_the_names_of_its_members() -> None:
         table: dict[str, float] = {}
 
     with pytest.raises(
-        UsageError, match=r"^'env.size' must be a whole number or a list, such as \[1, 2\], not 'x'$"
+        UsageError, match=r"must be a whole number or a list, such as \[1, 2\] or \[a, b\], not 'x'$"
     ):
         check_options(Odd, {"size": "x"}, "env 'odd'", "env")
     with pytest.raises(UsageError, match=r"^'env.table.a' must be a number, not 'x'$"):

@@ -1,6 +1,7 @@
 """Tokens in, tokens out: what was sampled is what is trained, whatever the chat template does to history."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from agentrl import Conversation, Sampling, UsageError, user
 from agentrl.chat import ChatFormat
 from agentrl.errors import ContextFull, TokenBudgetSpent
 from agentrl.testing.engines import ByteTokenizer, ScriptedEngine
+from agentrl.types import Completion
 
 
 class ForgetfulTokenizer(ByteTokenizer):
@@ -146,3 +148,85 @@ def test_a_template_without_the_last_turn_is_refused() -> None:
 
     with pytest.raises(UsageError, match="leaves out the assistant's last turn"):
         ChatFormat(Silent()).continuation([user("b")], last_sampled=1)
+
+
+def test_a_new_segment_may_begin_with_the_tokens_of_an_earlier_one() -> None:
+    engine = ScriptedEngine(["one", "two", "three", "four"])
+    conversation = converse(engine)
+
+    async def play() -> None:
+        conversation.say(user("a"))
+        await conversation.ask()
+        first = list(conversation.segments[0].token_ids)
+        conversation.restart(user("b"), after=first)
+        await conversation.ask()
+        assert len(conversation.segments) == 1, "nothing came between, so the segment goes on"
+        conversation.restart(user("c"), after=first)
+        await conversation.ask()
+        conversation.say(user("d"))
+        await conversation.ask()
+        assert conversation.segments[1].token_ids[: len(first)] == first
+
+    asyncio.run(play())
+    assert [len(segment.spans) for segment in conversation.segments] == [2, 2]
+    assert engine.tokenizer.decode(conversation.segments[1].token_ids) == (
+        "<|user|>\na<|end|>\n<|assistant|>\none<|end|>\n<|user|>\nc<|end|>\n<|assistant|>\nthree<|end|>\n"
+        "<|user|>\nd<|end|>\n<|assistant|>\nfour<|end|>"
+    )
+
+
+def test_an_ask_that_was_given_up_leaves_no_tokens_behind() -> None:
+    class Stuck(ScriptedEngine):
+        async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
+            if len(self.requests) == 1:
+                self.requests.append(self.requests[0])
+                await asyncio.sleep(3600)
+            return await super().generate(token_ids, sampling, session)
+
+    engine = Stuck(["one", "two"])
+    conversation = converse(engine)
+
+    async def play() -> None:
+        conversation.say(user("a"))
+        await conversation.ask()
+        conversation.restart(user("b"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(conversation.ask(), 0.05)
+        assert len(conversation.segments) == 1
+        await conversation.ask()
+
+    asyncio.run(play())
+    assert [engine.tokenizer.decode(segment.token_ids) for segment in conversation.segments] == [
+        "<|user|>\na<|end|>\n<|assistant|>\none<|end|>",
+        "<|user|>\nb<|end|>\n<|assistant|>\ntwo<|end|>",
+    ]
+    assert conversation.completion is not None
+    assert conversation.completion.token_ids == engine.tokenizer.encode("two<|end|>")
+
+
+def test_a_temperature_of_its_own_is_for_one_turn() -> None:
+    engine = ScriptedEngine(["one", "two"])
+    conversation = converse(engine)
+
+    async def play() -> None:
+        for temperature in (0.5, None):
+            conversation.say(user("a"))
+            await conversation.ask(temperature=temperature)
+
+    asyncio.run(play())
+    assert [request.sampling.temperature for request in engine.requests] == [0.5, 1.0]
+
+
+def test_tools_are_shown_by_templates_that_know_them() -> None:
+    class Tooled(ByteTokenizer):
+        def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
+            names = [tool["function"]["name"] for tool in options.pop("tools", ())]
+            return "".join(f"[{name}]" for name in names) + super().apply_chat_template(
+                conversation, **options
+            )
+
+    assert not ChatFormat(ByteTokenizer()).shows_tools
+    chat = ChatFormat(Tooled())
+    assert chat.shows_tools
+    ids = chat.opening([user("a")], [{"type": "function", "function": {"name": "look"}}])
+    assert chat.tokenizer.decode(ids) == "[look]<|user|>\na<|end|>\n<|assistant|>\n"

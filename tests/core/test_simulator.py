@@ -270,3 +270,35 @@ def test_the_watchdog_names_what_is_stuck() -> None:
     play(Slow, group_size=1, tasks=[Task("1", "train", {"steps": 1})], warnings=warnings, watchdog=0.1)
     assert len(warnings) == 1
     assert "episode 00000 of task 1: env.step at turn 1 has been waiting" in warnings[0]
+
+
+def test_an_agent_is_closed_once_however_its_episode_ends() -> None:
+    closed: list[str] = []
+
+    class Closing(Talker):
+        how = "well"
+
+        async def act(self, observation: Observation, conversation: Conversation) -> Action:
+            if self.how == "failing":
+                raise OSError("lost")
+            if self.how == "hanging":
+                await asyncio.sleep(3600)
+            return await super().act(observation, conversation)
+
+        async def close(self) -> None:
+            closed.append(self.how)
+            if self.how == "unable":
+                raise OSError("still busy")
+
+    for how, error in (
+        ("well", None),
+        ("failing", "agent.act at turn 0 raised OSError: lost"),
+        ("hanging", "agent.act at turn 0 took longer than 0.1 s"),
+        ("unable", "agent.close at turn 1 raised OSError: still busy"),
+    ):
+        Closing.how = how
+        one = [Task("1", "train", {"steps": 1})]
+        limits = {"act_timeout": 0.1} if how == "hanging" else {}
+        (group,) = play(Countdown, Closing, group_size=1, tasks=one, **limits)
+        assert group.trajectories[0].error == error
+    assert closed == ["well", "failing", "hanging", "unable"]

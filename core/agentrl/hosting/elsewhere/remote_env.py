@@ -46,6 +46,8 @@ class RemoteEnv(Env):
     """
 
     environment: ClassVar[Environment]
+    # Each env of a check preloads a world of its own.
+    checked_with: ClassVar[Mapping[str, Any]] = {"tasks": 1, "seconds": 120.0}
     _alone: "RemotePool | None" = None
     _player: Env | None = None
 
