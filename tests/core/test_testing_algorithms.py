@@ -153,6 +153,19 @@ class LearnsNothing(Baseline):
         return -tokens.advantages * tokens.logprobs.detach()
 
 
+class LearnsTheOpposite(Baseline):
+    def of_group(self, group: Group) -> list[Credit]:
+        return [
+            Credit([fmean(group.rewards) - trajectory.reward] * trajectory.sampled)
+            for trajectory in group.trajectories
+        ]
+
+
+class HasItsSignTurnedRound(Baseline):
+    def loss(self, tokens: Tokens) -> "Tensor":
+        return tokens.advantages * tokens.logprobs
+
+
 class HasAWildGradient(Baseline):
     def loss(self, tokens: Tokens) -> "Tensor":
         return (tokens.logprobs * 0).abs().sqrt()
@@ -204,6 +217,8 @@ def test_a_loss_that_stops_gradients_on_purpose_passes_if_it_says_so() -> None:
         (TakesTheLogarithmOfZero, "has finite losses", "guard logarithms"),
         (LearnsNothing, "can be learnt from: the loss does not depend", "without detaching"),
         (HasAWildGradient, "can be learnt from: the gradient of the loss is .*nan", "divide by no zero"),
+        (LearnsTheOpposite, "learns which arm pays: .* with probability 0.0", "look for a sign"),
+        (HasItsSignTurnedRound, "learns which arm pays: .* with probability 0.0", "look for a sign"),
         (NormalisesInTheLoss, "weighs each trajectory alone", "normalise in credit"),
         (ScalesInPlace, "leaves tokens alone: loss changed tokens.advantages", "no in-place"),
     ],

@@ -1,14 +1,17 @@
 """The conformance kit lets a good env pass and names what is wrong with a bad one."""
 
 import asyncio
+import contextlib
+import os
 import random
+import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import pytest
 
 from agentrl import Action, Env, Expert, Observation, Outcome, Task, UsageError
-from agentrl.testing import RulesBroken, check_env
+from agentrl.testing import RulesBroken, Verdict, check_env
 
 WORDS = {"train": ("apple", "pear", "plum"), "dev": ("fig", "quince")}
 
@@ -225,6 +228,61 @@ class Hangs(Parrot):
         return Observation("too late")
 
 
+class WillNotBeCancelled(Parrot):
+    async def step(self, action: Action) -> Observation:
+        for _ in range(20):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return await super().step(action)
+
+
+class DiesWhenCancelled(Parrot):
+    async def reset(self, task: Task, seed: int) -> Observation:
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            raise RuntimeError("interrupted") from None
+        return await super().reset(task, seed)
+
+
+class KeepsItsLock(Parrot):
+    """An episode that is cancelled never gives the lock of all instances back."""
+
+    taken: ClassVar[list[int]] = []
+
+    async def step(self, action: Action) -> Observation:
+        held = bool(self.taken)
+        self.taken.append(1)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.taken.pop()
+        return Observation("Wait.") if held else await super().step(action)
+
+
+class KeepsEverything(Parrot):
+    kept: ClassVar[list[str]] = []
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        self.kept.append(f"{seed}" * 4000)
+        return await super().reset(task, seed)
+
+
+class LeavesFilesOpen(Parrot):
+    kept: ClassVar[list[int]] = []
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        self.kept.append(os.open(os.devnull, os.O_RDONLY))
+        return await super().reset(task, seed)
+
+
+class LeavesThreads(Parrot):
+    over = threading.Event()
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        threading.Thread(target=self.over.wait, daemon=True).start()
+        return await super().reset(task, seed)
+
+
 class ClosesOnce(Parrot):
     closed = False
 
@@ -289,6 +347,61 @@ def test_a_good_env_passes(env: type[Env]) -> None:
 def test_a_bad_env_is_told_what_is_wrong_and_what_to_do(env: type[Env], rule: str, remedy: str) -> None:
     with pytest.raises(RulesBroken, match=f"{rule}.*; .*{remedy}"):
         check_env(env, seconds=0.05 if env is Hangs else 30)
+
+
+@pytest.mark.parametrize(
+    ("env", "fault", "remedy"),
+    [
+        (WillNotBeCancelled, "step was cancelled, but went on to its end", "let CancelledError through"),
+        (
+            DiesWhenCancelled,
+            "reset was cancelled, but raised RuntimeError: interrupted",
+            "let CancelledError through",
+        ),
+        (KeepsItsLock, "went another way after another env was cancelled", "undo the rest in `finally`"),
+    ],
+)
+def test_an_env_has_to_let_itself_be_cancelled(env: type[Env], fault: str, remedy: str) -> None:
+    with pytest.raises(RulesBroken, match=f"lets itself be cancelled: .*{fault}; .*{remedy}"):
+        check_env(env)
+
+
+@pytest.mark.parametrize(
+    ("env", "fault"),
+    [
+        (KeepsEverything, r"\d+ kB of memory"),
+        (LeavesFilesOpen, "20 open files"),
+        (LeavesThreads, "20 threads"),
+    ],
+)
+def test_what_many_episodes_leave_behind_is_noticed(env: type[Env], fault: str) -> None:
+    try:
+        with pytest.raises(
+            RulesBroken, match=f"leaves nothing behind: {fault} were added .*; let reset give"
+        ):
+            check_env(env, episodes=40)
+    finally:
+        while LeavesFilesOpen.kept:
+            os.close(LeavesFilesOpen.kept.pop())
+        if env is LeavesThreads:
+            LeavesThreads.over.set()
+
+
+def test_a_good_env_leaves_nothing_behind() -> None:
+    check_env(Parrot, episodes=40)
+
+
+def test_each_rule_is_reported_as_it_was_tried() -> None:
+    verdicts: list[Verdict] = []
+    with pytest.raises(RulesBroken):
+        check_env(ClosesOnce, report=verdicts.append)
+    told = {verdict.rule: verdict for verdict in verdicts}
+    assert told["repeats itself"] == Verdict("repeats itself")
+    assert told["leaves nothing behind"].skipped == "it takes a while; episodes=200 plays so many"
+    broken = told["closes in peace"].broken
+    assert broken is not None
+    assert broken.found == "close raised RuntimeError: already closed"
+    assert broken.remedy == "let close work before, during and after an episode, and twice"
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -27,10 +27,40 @@ from agentrl.types import Span
 
 
 class Brevity(Reward):
-    """Fewer turns score higher."""
+    """Success in fewer turns scores higher."""
 
     async def score(self, trajectory: Trajectory) -> float:
+        assert trajectory.outcome
+        return trajectory.outcome.success / (1 + len(trajectory.turns))
+
+
+class PaysForIdleness(Brevity):
+    async def score(self, trajectory: Trajectory) -> float:
         return 1 / (1 + len(trajectory.turns))
+
+
+class PrefersWrongAnswers(Brevity):
+    async def score(self, trajectory: Trajectory) -> float:
+        assert trajectory.outcome
+        return float(trajectory.outcome.answer == "Rome")
+
+
+class CountsFailedChecks(Brevity):
+    async def score(self, trajectory: Trajectory) -> float:
+        assert trajectory.outcome
+        failed = len(trajectory.outcome.failed)
+        return 1.0 if trajectory.outcome.success else (failed - 1) / 10
+
+
+class InPercent(Brevity):
+    async def score(self, trajectory: Trajectory) -> float:
+        return 100 * await super().score(trajectory)
+
+
+class Blocks(Brevity):
+    async def score(self, trajectory: Trajectory) -> float:
+        time.sleep(0.6)
+        return await super().score(trajectory)
 
 
 class ReadsTheLastTurn(Brevity):
@@ -84,6 +114,11 @@ def test_a_good_reward_passes() -> None:
     check_reward(lambda: Brevity(), [make_trajectory(["one"])])
 
 
+def test_a_reward_says_if_it_is_of_another_sort() -> None:
+    check_reward(PaysForIdleness, shaping=True)
+    check_reward(InPercent, between=(0, 100))
+
+
 @pytest.mark.parametrize(
     ("reward", "rule", "remedy"),
     [
@@ -94,6 +129,11 @@ def test_a_good_reward_passes() -> None:
         (Counts, "scores alike", "no counters"),
         (Rolls, "scores alike", "random numbers"),
         (Scribbles, "leaves trajectories alone", "weight 0"),
+        (PaysForIdleness, "pays nothing for nothing: one cut off before its first turn scored 1", "shaping"),
+        (PrefersWrongAnswers, "prefers what is right: a wrong answer scored 1, half of it 0", "turned round"),
+        (CountsFailedChecks, "prefers what is right: 1 of 3 checks passed scored 0.1, 2 of", "turned round"),
+        (InPercent, "stays in its range: a trajectory, a success, got 33.3333", "between=.least, greatest"),
+        (Blocks, "keeps nobody waiting: .* waiting for 0.[67] s", "asyncio.to_thread"),
         (Dawdles, "answers in time: .* took longer than 0.05 s", "`seconds`"),
     ],
 )
@@ -161,6 +201,27 @@ class DropsWhatWasSampled(Talker):
         return action
 
 
+class MergesSegments(Forgetful):
+    async def act(self, observation: Observation, conversation: Conversation) -> Action:
+        action = await super().act(observation, conversation)
+        if len(conversation.segments) == 2:
+            first, second = conversation.segments
+            for span in second.spans:
+                span.start += len(first.token_ids)
+            first.token_ids += second.token_ids
+            first.spans += second.spans
+            del conversation.segments[1]
+        return action
+
+
+class HidesWhatWasRead(Talker):
+    async def act(self, observation: Observation, conversation: Conversation) -> Action:
+        action = await super().act(observation, conversation)
+        segment = conversation.segments[-1]
+        segment.token_ids[0] = 65
+        return action
+
+
 class ExpectsTags(Talker):
     async def act(self, observation: Observation, conversation: Conversation) -> Action:
         action = await super().act(observation, conversation)
@@ -208,6 +269,8 @@ def test_a_good_agent_passes(agent: type[Agent]) -> None:
     [
         (TrainsOnObservations, "trains on what was sampled: the spans hold", "conversation.segments alone"),
         (DropsWhatWasSampled, "trains on what was sampled", "conversation.segments alone"),
+        (MergesSegments, "keeps its segments apart: when the model spoke, time 2", "conversation.restart"),
+        (HidesWhatWasRead, "keeps its segments apart", "leave conversation.segments alone"),
         (ExpectsTags, "raises nothing: act, while the model says '', raised IndexError", "into an action"),
         (ReturnsText, "returns actions: act, .* returned a str", r"return agentrl.Action\(text\)"),
         (NeverAsks, "asks the model", "conversation.ask"),

@@ -36,7 +36,9 @@ def test_bad(check_reward):
     check_reward(Broken)
 
 
-def test_all_are_there(check_env, check_agent, check_algorithm, check_curriculum, scripted_engine):
+def test_all_are_there(
+    check_env, check_agent, check_algorithm, check_curriculum, check_engine, check_hook, scripted_engine
+):
     assert scripted_engine(["hello"]).context_length
 """
 

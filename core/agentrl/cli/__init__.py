@@ -7,10 +7,12 @@ from typing import Annotated, NoReturn
 import typer
 
 import agentrl
+from agentrl.cli.check import check
 from agentrl.cli.doctor import doctor
 from agentrl.cli.env import commands as env_commands
 from agentrl.cli.errors import report
 from agentrl.cli.evaluate import evaluate
+from agentrl.cli.new import new
 from agentrl.cli.play import play
 from agentrl.cli.plugins import plugins
 from agentrl.cli.run import run
@@ -22,6 +24,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "tasks": tasks,
     "plugins": plugins,
+    "new": new,
+    "check": check,
     "doctor": doctor,
 }
 

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from agentrl.testing.agents import check_agent
     from agentrl.testing.algorithms import check_algorithm
     from agentrl.testing.curricula import check_curriculum
+    from agentrl.testing.engine_rules import check_engine
     from agentrl.testing.engines import ByteTokenizer, ScriptedEngine
     from agentrl.testing.envs import check_env
+    from agentrl.testing.hooks import check_hook
     from agentrl.testing.rewards import check_reward
-    from agentrl.testing.rules import RuleBroken, RulesBroken
+    from agentrl.testing.rules import RuleBroken, RulesBroken, Verdict
     from agentrl.testing.samples import make_trajectory, make_walk
 
 __all__ = [
@@ -31,10 +33,13 @@ __all__ = [
     "RuleBroken",
     "RulesBroken",
     "ScriptedEngine",
+    "Verdict",
     "check_agent",
     "check_algorithm",
     "check_curriculum",
+    "check_engine",
     "check_env",
+    "check_hook",
     "check_reward",
     "make_trajectory",
     "make_walk",
@@ -45,10 +50,13 @@ _HOMES = {
     "RuleBroken": "rules",
     "RulesBroken": "rules",
     "ScriptedEngine": "engines",
+    "Verdict": "rules",
     "check_agent": "agents",
     "check_algorithm": "algorithms",
     "check_curriculum": "curricula",
+    "check_engine": "engine_rules",
     "check_env": "envs",
+    "check_hook": "hooks",
     "check_reward": "rewards",
     "make_trajectory": "samples",
     "make_walk": "samples",

@@ -1,7 +1,7 @@
 """The rules of agents."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from agentrl.chat import ChatFormat
@@ -10,7 +10,7 @@ from agentrl.errors import ContextFull, TokenBudgetSpent
 from agentrl.hosting.codec import Nonsense, check_action
 from agentrl.interfaces import Agent
 from agentrl.testing.engines import ScriptedEngine
-from agentrl.testing.rules import RuleBroken, in_time, judge_by, name_of, no_exception
+from agentrl.testing.rules import Report, RuleBroken, in_time, judge_by, name_of, no_exception
 from agentrl.types import Action, Completion, Observation, Sampling, Segment
 
 NONSENSE = (
@@ -33,6 +33,7 @@ def check_agent(
     completions: Sequence[str] = (),
     observations: Sequence[str] = OBSERVATIONS,
     seconds: float = 30.0,
+    report: Report | None = None,
 ) -> None:
     """Hold an agent to the rules of its kind, on an engine that says sense and nonsense.
 
@@ -41,13 +42,14 @@ def check_agent(
         completions: what a model might sensibly say, besides the built-in nonsense.
         observations: the texts that the env shows, one a turn.
         seconds: that one act may take.
+        report: told of each rule, as soon as it was tried.
 
     Raises:
         RulesBroken: with all rules that it breaks.
     """
     __tracebackhide__ = True
     subject = AgentUnderTest(make, (*completions, *NONSENSE), observations, seconds)
-    judge_by(RULES, subject, name_of(make))
+    judge_by(RULES, subject, name_of(make), report)
 
 
 class Recorder(ScriptedEngine):
@@ -87,6 +89,7 @@ class Played:
     actions: list[Action]
     segments: list[Segment]
     completions: list[Completion]
+    prompts: list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +112,25 @@ class AgentUnderTest:
             "making the agent", "let it be made without options, or check a function that does"
         ):
             agent = self.make()
-        actions = []
+        try:
+            actions = [action async for action in self._actions(agent, conversation, engine)]
+        finally:
+            with no_exception("close", "let it end whatever the agent has started, in whatever state it is"):
+                await in_time(agent.close(), self.seconds, "close")
+        prompts = [request.token_ids for request in engine.requests]
+        return Played(actions, conversation.segments, engine.completions, prompts)
+
+    async def _actions(
+        self, agent: Agent, conversation: Conversation, engine: Recorder
+    ) -> AsyncIterator[Action]:
+        """Yield what the agent does, up to where there is no room for more."""
         for turn, shown in enumerate(self.observations):
             conversation.turn, engine.asked = turn, 0
-            action = await self._act(agent, Observation(shown), conversation, text)
+            action = await self._act(agent, Observation(shown), conversation, engine.text)
             if action is None:
-                break
-            actions.append(action)
+                return
+            yield action
             await asyncio.sleep(0)
-        return Played(actions, conversation.segments, engine.completions)
 
     async def _act(
         self, agent: Agent, observation: Observation, conversation: Conversation, text: str
@@ -165,6 +178,22 @@ def trains_on_what_was_sampled(subject: AgentUnderTest) -> None:
             )
 
 
+def keeps_its_segments_apart(subject: AgentUnderTest) -> None:
+    """Each segment holds, from its first token, what the model read and said; a restart begins another."""
+    for text in subject.completions:
+        played = asyncio.run(subject.play(text))
+        before = [segment.token_ids[: span.start] for segment in played.segments for span in segment.spans]
+        for place, prompt in enumerate(played.prompts):
+            if place >= len(before) or before[place] != prompt:
+                recorded = f"{len(before[place])} others are" if place < len(before) else "nothing is"
+                raise RuleBroken(
+                    "keeps its segments apart",
+                    f"when the model spoke, time {place + 1} of the episode, it had read {len(prompt)} "
+                    f"tokens, but {recorded} recorded as what it had read",
+                    "begin a new context by conversation.restart, and leave conversation.segments alone",
+                )
+
+
 def repeats_itself(subject: AgentUnderTest) -> None:
     """The same completions make the same episode, also with another agent beside it."""
 
@@ -180,4 +209,4 @@ def repeats_itself(subject: AgentUnderTest) -> None:
             )
 
 
-RULES = (survives_nonsense, trains_on_what_was_sampled, repeats_itself)
+RULES = (survives_nonsense, trains_on_what_was_sampled, keeps_its_segments_apart, repeats_itself)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrl.interfaces import Algorithm
-from agentrl.testing.rules import RuleBroken, judge_by, name_of, no_exception
+from agentrl.testing.rules import Report, Rule, RuleBroken, judge_by, left_out, name_of, no_exception
 from agentrl.testing.samples import make_groups, make_trajectory
 from agentrl.types import Batch, Credit, Group, Trajectory
 
@@ -16,24 +16,33 @@ TOLERANCE = 1e-9
 MIXED: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.5, -2.0), (0.0, 0.0, 1.0), (0.25, 0.75))
 
 
-def check_algorithm(make: Callable[[], Algorithm], gradcheck: bool = True) -> None:
+def check_algorithm(
+    make: Callable[[], Algorithm], gradcheck: bool = True, report: Report | None = None
+) -> None:
     """Hold an algorithm to the rules of its kind; those of the loss are skipped where torch is missing.
 
     Args:
         make: the class, or a function that returns an instance with the options to test.
         gradcheck: whether to compare the gradient of the loss with finite differences. Turn it off for
             a loss that holds part of itself constant on purpose (`detach`).
+        report: told of each rule, as soon as it was tried.
 
     Raises:
         RulesBroken: with all rules that it breaks.
     """
     __tracebackhide__ = True
-    rules: tuple[Callable[[AlgorithmUnderTest], None], ...] = CREDIT_RULES
-    if importlib.util.find_spec("torch"):
-        from agentrl.testing import losses
+    judge_by((*CREDIT_RULES, *_loss_rules(gradcheck)), AlgorithmUnderTest(make), name_of(make), report)
 
-        rules += losses.RULES + ((losses.has_the_gradient_it_should,) if gradcheck else ())
-    judge_by(rules, AlgorithmUnderTest(make), name_of(make))
+
+def _loss_rules(gradcheck: bool) -> "Sequence[Rule[AlgorithmUnderTest]]":
+    if not importlib.util.find_spec("torch"):
+        return (left_out("has a loss to learn from", "torch is not installed"),)
+    from agentrl.testing import bandit, losses
+
+    gradient: Rule[AlgorithmUnderTest] = losses.has_the_gradient_it_should
+    if not gradcheck:
+        gradient = left_out(gradient.__name__, "part of its loss is constant on purpose: gradcheck=False")
+    return (*losses.RULES, gradient, bandit.learns_which_arm_pays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrl.interfaces import Curriculum
-from agentrl.testing.rules import RuleBroken, judge_by, name_of, no_exception
+from agentrl.testing.rules import Report, RuleBroken, judge_by, name_of, no_exception
 from agentrl.testing.samples import make_trajectory
 from agentrl.types import Group, Task
 
 TASKS = [Task(f"task {number}", data={"number": number}, difficulty=number % 3) for number in range(7)]
 
 
-def check_curriculum(make: Callable[[], Curriculum]) -> None:
+def check_curriculum(make: Callable[[], Curriculum], report: Report | None = None) -> None:
     """Hold a curriculum to the rules of its kind.
 
     Args:
         make: the class, or a function that returns an instance with the options to test.
+        report: told of each rule, as soon as it was tried.
 
     Raises:
         RulesBroken: with all rules that it breaks.
     """
     __tracebackhide__ = True
-    judge_by(RULES, CurriculumUnderTest(make), name_of(make))
+    judge_by(RULES, CurriculumUnderTest(make), name_of(make), report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,9 @@ class ByteTokenizer:
         return b"".join(pieces).decode("utf-8", "replace")
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool, **more: Any
     ) -> Any:
-        """Return the conversation as text, or as ids if `tokenize`."""
+        """Return the conversation as text, or as ids if `tokenize`; `more` is not shown."""
         turns = [f"<|{message['role']}|>\n{message['content']}<|end|>\n" for message in conversation]
         text = "".join(turns) + ("<|assistant|>\n" if add_generation_prompt else "")
         return self.encode(text) if tokenize else text

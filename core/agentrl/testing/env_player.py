@@ -46,6 +46,7 @@ class EnvUnderTest:
     splits: Sequence[str]
     count: int
     seconds: float
+    episodes: int = 0
 
     @asynccontextmanager
     async def env(self) -> AsyncIterator[Env]:

@@ -11,7 +11,16 @@ from agentrl.testing.env_tasks import (
     keeps_its_splits_apart,
     refuses_unknown_splits,
 )
-from agentrl.testing.rules import RuleBroken, in_time, judge_by, name_of, no_exception
+from agentrl.testing.env_traces import leaves_nothing_behind, lets_itself_be_cancelled
+from agentrl.testing.rules import (
+    Report,
+    RuleBroken,
+    RuleSkipped,
+    in_time,
+    judge_by,
+    name_of,
+    no_exception,
+)
 from agentrl.types import Task
 
 # Enough turns to see an env that rewards waiting.
@@ -23,6 +32,8 @@ def check_env(
     splits: Sequence[str] = ("train", "dev"),
     tasks: int = 5,
     seconds: float = 30.0,
+    episodes: int = 0,
+    report: Report | None = None,
 ) -> None:
     """Hold an env to the rules of its kind.
 
@@ -31,12 +42,15 @@ def check_env(
         splits: the env's splits; no two may share a task.
         tasks: of each split that are played.
         seconds: that one operation of the env may take.
+        episodes: played one after the other to see whether memory, threads or open files grow; 200 tell.
+            None are played if it is 0.
+        report: told of each rule, as soon as it was tried.
 
     Raises:
         RulesBroken: with all rules that it breaks.
     """
     __tracebackhide__ = True
-    judge_by(RULES, EnvUnderTest(make, splits, tasks, seconds), name_of(make))
+    judge_by(RULES, EnvUnderTest(make, splits, tasks, seconds, episodes), name_of(make), report)
 
 
 async def repeats_itself(subject: EnvUnderTest) -> None:
@@ -96,13 +110,17 @@ async def leaves_its_tasks_alone(subject: EnvUnderTest) -> None:
 
 async def solves_what_it_demonstrates(subject: EnvUnderTest) -> None:
     """A demonstration, played step by step, ends the episode with its last action and earns success."""
+    demonstrated = 0
     async with subject.env() as env:
         for task in subject.tasks(env):
             found = subject.demonstration(env, task)
+            demonstrated += found is not None
             if callable(found):
                 await _check_experts(subject, env, task, found)
             elif found is not None:
                 await _check_script(subject, env, task, found)
+    if not demonstrated:
+        raise RuleSkipped("the env demonstrates none of the tasks that were played")
 
 
 async def _check_experts(subject: EnvUnderTest, env: Env, task: Task, expert: Expert) -> None:
@@ -179,4 +197,6 @@ RULES = (
     solves_what_it_demonstrates,
     gives_nothing_for_nothing,
     closes_in_peace,
+    lets_itself_be_cancelled,
+    leaves_nothing_behind,
 )

@@ -53,6 +53,22 @@ def check_curriculum() -> Callable[..., None]:
 
 
 @pytest.fixture
+def check_engine() -> Callable[..., None]:
+    """Return `agentrl.testing.check_engine`."""
+    from agentrl.testing.engine_rules import check_engine
+
+    return check_engine
+
+
+@pytest.fixture
+def check_hook() -> Callable[..., None]:
+    """Return `agentrl.testing.check_hook`."""
+    from agentrl.testing.hooks import check_hook
+
+    return check_hook
+
+
+@pytest.fixture
 def scripted_engine() -> "type[ScriptedEngine]":
     """Return `agentrl.testing.ScriptedEngine`, an engine that says what you tell it to."""
     from agentrl.testing.engines import ScriptedEngine

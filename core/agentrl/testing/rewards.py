@@ -3,17 +3,25 @@
 import asyncio
 import copy
 import json
-import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 from agentrl.interfaces import Reward
-from agentrl.testing.rules import RuleBroken, in_time, judge_by, name_of, no_exception
+from agentrl.testing.reward_scorer import (
+    RewardUnderTest,
+    built_in_trajectories,
+    idle_trajectories,
+    very_long,
+)
+from agentrl.testing.rules import Report, RuleBroken, RuleSkipped, judge_by, left_out, name_of
 from agentrl.testing.samples import make_trajectory
 from agentrl.types import Outcome, Trajectory
+
+# Seconds for which scoring one trajectory may keep all others waiting.
+MOST_BLOCKED = 0.5
 
 
 def check_reward(
@@ -21,6 +29,9 @@ def check_reward(
     trajectories: Sequence[Trajectory] = (),
     needs_torch: bool = False,
     seconds: float = 30.0,
+    between: tuple[float, float] = (-1.0, 1.0),
+    shaping: bool = False,
+    report: Report | None = None,
 ) -> None:
     """Hold a reward to the rules of its kind.
 
@@ -29,72 +40,19 @@ def check_reward(
         trajectories: to score besides the built-in ones, for rewards of one env's episodes.
         needs_torch: whether the reward may import torch.
         seconds: that scoring one trajectory may take.
+        between: the least and the greatest score there may be.
+        shaping: whether doing nothing, or worse, may score above success: in a small addition to rewards
+            that say what is right.
+        report: told of each rule, as soon as it was tried.
 
     Raises:
         RulesBroken: with all rules that it breaks.
     """
     __tracebackhide__ = True
     every = [*built_in_trajectories(), *(("yours", trajectory) for trajectory in trajectories)]
-    rules = RULES if needs_torch else (*RULES, needs_no_torch)
-    judge_by(rules, RewardUnderTest(make, every, seconds), name_of(make))
-
-
-_ODD = "\x00\ud800\U0001f40d</answer><\u00e9\u0301\u4f60"
-_LONG = "word " * 20_000
-
-
-def built_in_trajectories() -> list[tuple[str, Trajectory]]:
-    """Return trajectories of every sort that a run can bring forth, by what they are."""
-    bare = make_trajectory()
-    bare.outcome = Outcome(False)
-    return [
-        ("a success", make_trajectory()),
-        ("answered wrongly", make_trajectory(answer="Rome", success=False)),
-        ("answered with nothing", make_trajectory(answer="", success=False)),
-        ("never answered", make_trajectory(answer=None, success=False)),
-        ("cut off by its turns", make_trajectory(answer=None, success=False, stop="max_turns")),
-        ("cut off by its tokens", make_trajectory(answer=None, success=False, stop="max_tokens")),
-        ("cut off before its first turn", make_trajectory((), None, False, stop="max_tokens", lengths=())),
-        ("without references", make_trajectory(references=())),
-        ("with several references", make_trajectory(references=("Paris", "the city of Paris", ""))),
-        ("full of odd characters", make_trajectory((_ODD,), _ODD, False)),
-        ("very long", make_trajectory((_LONG,), _LONG, False)),
-        ("judged a failure without a word", bare),
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class RewardUnderTest:
-    """Scores trajectories, holding each score to what every score owes."""
-
-    make: Callable[[], Reward]
-    trajectories: Sequence[tuple[str, Trajectory]]
-    seconds: float
-
-    def scores(self, reward: Reward, trajectories: Sequence[tuple[str, Trajectory]]) -> list[float]:
-        """Return the scores of trajectories, whatever scoring does to them."""
-
-        async def score_all() -> list[float]:
-            return [await self.score(reward, *each) for each in copy.deepcopy(trajectories)]
-
-        return asyncio.run(score_all())
-
-    async def score(self, reward: Reward, kind: str, trajectory: Trajectory) -> float:
-        """Return the score of one trajectory, a finite float."""
-        what = f"scoring a trajectory, {kind},"
-        with no_exception(what, "score every trajectory that has an outcome, however it ended"):
-            score: Any = await in_time(reward.score(trajectory), self.seconds, what)
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            remedy = "return a finite number, with float(...) if need be"
-            raise RuleBroken("scores with finite numbers", f"{what} gave {score!r:.80}", remedy)
-        return float(score)
-
-    def new(self) -> Reward:
-        """Return a fresh reward."""
-        with no_exception(
-            "making the reward", "let it be made without options, or check a function that does"
-        ):
-            return self.make()
+    rules = (*RULES, left_out("needs_no_torch", "it may: needs_torch") if needs_torch else needs_no_torch)
+    subject = RewardUnderTest(make, every, seconds, between, shaping)
+    judge_by(rules, subject, name_of(make), report)
 
 
 def scores_everything(subject: RewardUnderTest) -> None:
@@ -117,6 +75,103 @@ def scores_alike(subject: RewardUnderTest) -> None:
             )
 
 
+def stays_in_its_range(subject: RewardUnderTest) -> None:
+    """Scores are of one size, so that weights mean something."""
+    low, high = subject.between
+    scores = subject.scores(subject.new(), subject.trajectories)
+    for (kind, _), score in zip(subject.trajectories, scores, strict=True):
+        if not low <= score <= high:
+            raise RuleBroken(
+                "stays in its range",
+                f"a trajectory, {kind}, got {score:g}, which is not between {low:g} and {high:g}",
+                "scale scores: how much they count is up to weights; or pass between=(least, greatest)",
+            )
+
+
+def pays_nothing_for_nothing(subject: RewardUnderTest) -> None:
+    """Whoever did nothing scores no more than whoever succeeded."""
+    if subject.shaping:
+        raise RuleSkipped("it is looked at as an addition to other rewards: shaping")
+    _never_rises(
+        subject,
+        "pays nothing for nothing",
+        [("a success", make_trajectory()), *idle_trajectories()],
+        "score doing nothing no higher than success, for example 0; or pass shaping=True, if it is a "
+        "small addition to rewards that say what is right",
+        with_first=True,
+    )
+
+
+def prefers_what_is_right(subject: RewardUnderTest) -> None:
+    """Of trajectories that differ in nothing else, a righter answer and more passed checks never cost."""
+    if subject.shaping:
+        raise RuleSkipped("it is looked at as an addition to other rewards: shaping")
+    remedy = "look for a sign that is turned round, or for a comparison with the wrong side"
+    answers = [
+        ("the right answer", make_trajectory()),
+        ("half of it", make_trajectory(answer="Paris, perhaps Rome", success=False)),
+        ("a wrong answer", make_trajectory(answer="Rome", success=False)),
+    ]
+    _never_rises(subject, "prefers what is right", answers, remedy)
+    names = ("found", "paid", "delivered")
+    checked = []
+    for count in (3, 2, 1, 0):
+        trajectory = make_trajectory(answer=None)
+        trajectory.outcome = Outcome(count == 3, passed=names[:count], failed=names[count:])
+        checked.append((f"{count} of 3 checks passed", trajectory))
+    _never_rises(subject, "prefers what is right", checked, remedy)
+
+
+def _never_rises(
+    subject: RewardUnderTest,
+    rule: str,
+    falling: Sequence[tuple[str, Trajectory]],
+    remedy: str,
+    *,
+    with_first: bool = False,
+) -> None:
+    """Hold scores to an order: none above the one before it, or, `with_first`, above the first."""
+    scores = subject.scores(subject.new(), falling)
+    for place in range(1, len(falling)):
+        better = 0 if with_first else place - 1
+        if scores[place] > scores[better]:
+            found = f"{falling[place][0]} scored {scores[place]:g}, {falling[better][0]} {scores[better]:g}"
+            raise RuleBroken(rule, found, remedy)
+
+
+def keeps_nobody_waiting(subject: RewardUnderTest) -> None:
+    """While one trajectory is scored, others can be: nothing blocks for long."""
+    reward = subject.new()
+    for kind, trajectory in (("a success", make_trajectory()), ("very long", very_long())):
+        blocked = min(asyncio.run(_longest_silence(subject, reward, kind, trajectory)) for _ in range(3))
+        if blocked > MOST_BLOCKED:
+            raise RuleBroken(
+                "keeps nobody waiting",
+                f"scoring a trajectory, {kind}, kept everything else waiting for {blocked:.1f} s",
+                "await what takes long, by asyncio.to_thread if need be, or do it once, when it is made",
+            )
+
+
+async def _longest_silence(
+    subject: RewardUnderTest, reward: Reward, kind: str, trajectory: Trajectory
+) -> float:
+    """Return for how long at most nothing else came to its turn while a trajectory was scored, seconds."""
+    beats = [time.monotonic()]
+
+    async def beat() -> None:
+        while True:
+            beats.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    beating = asyncio.create_task(beat())
+    await asyncio.sleep(0)
+    try:
+        await subject.score(reward, kind, trajectory)
+    finally:
+        beating.cancel()
+    return max(after - before for before, after in pairwise([*beats, time.monotonic()]))
+
+
 def leaves_trajectories_alone(subject: RewardUnderTest) -> None:
     """Scoring does not change the trajectory."""
     reward = subject.new()
@@ -137,7 +192,7 @@ import importlib, json, sys
 path, module, name, seconds = json.loads(sys.argv[1])
 sys.path[:] = path
 sys.modules["torch"] = None
-from agentrl.testing.rewards import RewardUnderTest, built_in_trajectories
+from agentrl.testing.reward_scorer import RewardUnderTest, built_in_trajectories
 try:
     reward = importlib.import_module(module)
     for part in name.split("."):
@@ -154,7 +209,7 @@ def needs_no_torch(subject: RewardUnderTest) -> None:
     """The reward works where torch is not installed."""
     make = subject.make
     if not isinstance(make, type) or "<locals>" in make.__qualname__ or make.__module__ == "__main__":
-        return
+        raise RuleSkipped("only a class that can be imported is looked at")
     target = json.dumps([sys.path, make.__module__, make.__qualname__, subject.seconds])
     command = [sys.executable, "-c", _WITHOUT_TORCH, target]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -167,5 +222,9 @@ def needs_no_torch(subject: RewardUnderTest) -> None:
 RULES: tuple[Callable[[RewardUnderTest], None], ...] = (
     scores_everything,
     scores_alike,
+    stays_in_its_range,
+    pays_nothing_for_nothing,
+    prefers_what_is_right,
     leaves_trajectories_alone,
+    keeps_nobody_waiting,
 )

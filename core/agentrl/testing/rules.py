@@ -1,12 +1,14 @@
 """What a rule is, and how a plugin is held to many of them.
 
 A rule is a function, perhaps async, that does something with a plugin and raises `RuleBroken` if the plugin
-does not do its part. All rules are tried, so that one run shows everything there is to mend.
+does not do its part, or `RuleSkipped` if it cannot be tried. All rules are tried, so that one run shows
+everything there is to mend.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 SubjectT = TypeVar("SubjectT")
@@ -20,6 +22,12 @@ class RuleBroken(AssertionError):
         """Take the rule, what was seen instead, and what its author is to do."""
         super().__init__(f"{rule}: {found}; {remedy}")
         self.rule = rule
+        self.found = found
+        self.remedy = remedy
+
+
+class RuleSkipped(Exception):
+    """A rule cannot be tried on this plugin; the text says why."""
 
 
 class RulesBroken(AssertionError):
@@ -32,10 +40,23 @@ class RulesBroken(AssertionError):
         self.broken = tuple(broken)
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one rule was kept: as it should be, unless it is `broken`, or `skipped` for a reason."""
+
+    rule: str
+    broken: RuleBroken | None = None
+    skipped: str | None = None
+
+
 Rule: TypeAlias = Callable[[SubjectT], Coroutine[Any, Any, None] | None]
+# Is told of each rule, as soon as it was tried.
+Report: TypeAlias = Callable[[Verdict], None]
 
 
-def judge_by(rules: Sequence[Rule[SubjectT]], subject: SubjectT, plugin: str) -> None:
+def judge_by(
+    rules: Sequence[Rule[SubjectT]], subject: SubjectT, plugin: str, report: Report | None = None
+) -> None:
     """Try all rules.
 
     Raises:
@@ -44,20 +65,43 @@ def judge_by(rules: Sequence[Rule[SubjectT]], subject: SubjectT, plugin: str) ->
     __tracebackhide__ = True
     broken: dict[str, RuleBroken] = {}
     for rule in rules:
-        try:
-            pending = rule(subject)
-            if pending is not None:
-                asyncio.run(pending)
-        except RuleBroken as error:
-            broken.setdefault(str(error), error)
-        except Exception as error:  # no rule has foreseen what this plugin does
-            found = f"{rule.__name__} could not be looked at: {type(error).__name__}: {error}"
-            broken[found] = RuleBroken("is of its kind", found, "compare your signatures with the base class")
-            broken[found].__cause__ = error
+        verdict = _try(rule, subject)
+        if report is not None:
+            report(verdict)
+        if verdict.broken is not None:
+            broken.setdefault(str(verdict.broken), verdict.broken)
     if broken:
         # What the plugin itself has raised is worth a traceback; the kit is not.
         causes = [error.__cause__ for error in broken.values() if error.__cause__]
         raise RulesBroken(plugin, list(broken.values())) from (causes[0] if causes else None)
+
+
+def _try(rule: Rule[SubjectT], subject: SubjectT) -> Verdict:
+    name = rule.__name__.replace("_", " ")
+    try:
+        pending = rule(subject)
+        if pending is not None:
+            asyncio.run(pending)
+    except RuleSkipped as reason:
+        return Verdict(name, skipped=str(reason))
+    except RuleBroken as error:
+        return Verdict(name, error)
+    except Exception as error:  # no rule has foreseen what this plugin does
+        found = f"{rule.__name__} could not be looked at: {type(error).__name__}: {error}"
+        broken = RuleBroken("is of its kind", found, "compare your signatures with the base class")
+        broken.__cause__ = error
+        return Verdict(name, broken)
+    return Verdict(name)
+
+
+def left_out(rule: str, reason: str) -> Rule[object]:
+    """Return a rule that stands for one that is not tried."""
+
+    def skip(subject: object) -> None:
+        raise RuleSkipped(reason)
+
+    skip.__name__ = rule
+    return skip
 
 
 @contextmanager
@@ -65,7 +109,7 @@ def no_exception(what: str, remedy: str) -> Iterator[None]:
     """Hold the block to the rule that it raises nothing."""
     try:
         yield
-    except (RuleBroken, KeyboardInterrupt):
+    except (RuleBroken, RuleSkipped):
         raise
     except Exception as error:
         raise RuleBroken(

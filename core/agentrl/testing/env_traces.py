@@ -1,0 +1,124 @@
+"""The rules of what an env leaves behind: when it is cancelled, and after many episodes."""
+
+import asyncio
+import gc
+import os
+import threading
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentrl.interfaces import Env
+from agentrl.testing.env_player import NONSENSE, EnvUnderTest
+from agentrl.testing.rules import RuleBroken, RuleSkipped, in_time, no_exception
+from agentrl.types import Action
+
+# How often the event loop turns before an operation is cancelled: while it begins, and while it is at work.
+TURNS = (1, 3, 10)
+# What may be left when as many episodes were played as before: bytes of Python, threads, open files.
+MOST_BYTES, MOST_THREADS, MOST_FILES = 100_000, 2, 4
+
+
+async def lets_itself_be_cancelled(subject: EnvUnderTest) -> None:
+    """An operation that is cancelled, as at a time-out, ends at once; closing works, and so do other envs."""
+    async with subject.env() as env:
+        task = subject.tasks(env)[0]
+        script = await subject.script(env, task)
+    before = await subject.play_alone(task, script)
+    for turns in TURNS:
+        async with subject.env() as env:
+            await _cancel(subject, env.reset(task, 11), "reset", turns)
+            await _close(subject, env.close, "reset")
+        async with subject.env() as env:
+            await subject.reset(env, task, 11)
+            await _cancel(subject, env.step(Action(script[0])), "step", turns)
+            await _close(subject, env.close, "step")
+    if await subject.play_alone(task, script) != before:
+        raise RuleBroken(
+            "lets itself be cancelled",
+            f"task {task.id!r} went another way after another env was cancelled",
+            "hold the state of an episode in the instance, and undo the rest in `finally`",
+        )
+
+
+async def _cancel(subject: EnvUnderTest, operation: Awaitable[Any], what: str, turns: int) -> None:
+    """Cancel an operation that has begun, unless it is over by then."""
+    running = asyncio.ensure_future(operation)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if running.done():
+        running.exception()  # other rules look at it
+        return
+    running.cancel()
+    await asyncio.wait({running}, timeout=subject.seconds)
+    rule, remedy = "lets itself be cancelled", "let CancelledError through: catch Exception at most"
+    if not running.done():
+        raise RuleBroken(rule, f"{what} went on for {subject.seconds:g} s after it was cancelled", remedy)
+    if not running.cancelled():
+        error = running.exception()
+        end = f"raised {type(error).__name__}: {error}" if error else "went on to its end"
+        raise RuleBroken(rule, f"{what} was cancelled, but {end}", remedy)
+
+
+async def _close(subject: EnvUnderTest, close: Callable[[], Awaitable[None]], what: str) -> None:
+    with no_exception(f"close after a cancelled {what}", "let close work whatever happened before"):
+        await in_time(close(), subject.seconds, f"close after a cancelled {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What this process holds."""
+
+    bytes: int
+    threads: int
+    files: int
+
+    @classmethod
+    def now(cls) -> "Held":
+        """Count."""
+        gc.collect()
+        listed = Path("/proc/self/fd")
+        files = len(os.listdir(listed)) if listed.is_dir() else 0
+        return cls(tracemalloc.get_traced_memory()[0], threading.active_count(), files)
+
+
+async def leaves_nothing_behind(subject: EnvUnderTest) -> None:
+    """Episode after episode, memory, threads and open files stay as they are."""
+    if not subject.episodes:
+        raise RuleSkipped("it takes a while; episodes=200 plays so many")
+    tracing = tracemalloc.is_tracing()
+    tracemalloc.start()
+    try:
+        async with subject.env() as env:
+            # What is kept once, for good reason, is kept in the first half.
+            for half in (subject.episodes // 2, subject.episodes - subject.episodes // 2):
+                before = Held.now()
+                await _play(subject, env, half)
+            _compare(before, Held.now(), half)
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+
+
+async def _play(subject: EnvUnderTest, env: Env, episodes: int) -> None:
+    tasks = subject.tasks(env)
+    for episode in range(episodes):
+        task = tasks[episode % len(tasks)]
+        await subject.play(env, task, subject.demonstration(env, task) or NONSENSE, seed=episode)
+
+
+def _compare(before: Held, after: Held, episodes: int) -> None:
+    grown = {
+        f"{(after.bytes - before.bytes) / 1e3:.0f} kB of memory": after.bytes - before.bytes > MOST_BYTES,
+        f"{after.threads - before.threads} threads": after.threads - before.threads > MOST_THREADS,
+        f"{after.files - before.files} open files": after.files - before.files > MOST_FILES,
+    }
+    for what, too_much in grown.items():
+        if too_much:
+            raise RuleBroken(
+                "leaves nothing behind",
+                f"{what} were added by the last {episodes} episodes",
+                "let reset give back what the episode before held, and keep no list of what was played",
+            )
