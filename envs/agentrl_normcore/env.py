@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from agentrl import Expert, LazyTasks, Outcome, Task
 from agentrl.errors import UsageError
+from agentrl.options import suggestion
 from agentrl_browser import BrowserEnv, Scene
 
 from .backend import Backend
@@ -51,7 +52,7 @@ class Normcore(BrowserEnv):
         @classmethod
         def _known_profiles(cls, names: tuple[str, ...]) -> tuple[str, ...]:
             if unknown := [name for name in names if name not in PROFILES]:
-                raise ValueError(f"no profile {unknown[0]!r}: there is {', '.join(PROFILES)}")
+                raise ValueError(f"no profile {unknown[0]!r}; {suggestion(unknown[0], PROFILES)}")
             return names
 
     config: Config

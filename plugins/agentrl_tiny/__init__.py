@@ -1,7 +1,8 @@
 """The built-in model: small enough to improve by reinforcement learning on one CPU thread in minutes.
 
 `checkpoint/` holds it, with its card; `python -m agentrl_tiny.train` makes it anew. `checkpoint_code/` holds
-one that knows words of code as well, for envs whose actions are programs, made by `agentrl_tiny.train_code`.
+one that knows words of code as well, for envs whose actions are programs, made by `agentrl_tiny.train_code`;
+`checkpoint_web/` one that finds things in pages, for envs in a browser, made by `agentrl_tiny.train_web`.
 """
 
 from collections.abc import Mapping
@@ -36,3 +37,13 @@ class TinyCode(Tiny):
     def path(self) -> Path:
         """Return the folder with weights, tokenizer, chat template and card."""
         return Path(__file__).parent / "checkpoint_code"
+
+
+class TinyWeb(Tiny):
+    """The model `tiny_web`."""
+
+    suggests: ClassVar[Mapping[str, Any]] = {**Tiny.suggests, "simulator.max_new_tokens": 48}
+
+    def path(self) -> Path:
+        """Return the folder with weights, tokenizer, chat template and card."""
+        return Path(__file__).parent / "checkpoint_web"

@@ -48,9 +48,13 @@ def batch(chance: random.Random, tokenizer: Any, envs: Sequence[Env], size: int)
 
 def padded(tokenizer: Any, dialogues: Sequence[Sequence[tuple[str, str]]]) -> tuple[Tensor, Tensor]:
     """Return ids and the mask of what the expert wrote, both (B, T), padded on the right."""
-    rows = [encode(tokenizer, turns) for turns in dialogues]
+    return stacked([encode(tokenizer, turns) for turns in dialogues], tokenizer.pad_token_id)
+
+
+def stacked(rows: Sequence[tuple[list[int], list[bool]]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return encoded dialogues as ids and mask, both (B, T), padded on the right."""
     length = max(len(ids) for ids, _ in rows)
-    ids_BT = torch.full((len(rows), length), tokenizer.pad_token_id)
+    ids_BT = torch.full((len(rows), length), pad)
     mask_BT = torch.zeros((len(rows), length), dtype=torch.bool)
     for row, (ids, expert) in enumerate(rows):
         ids_BT[row, : len(ids)] = torch.tensor(ids)

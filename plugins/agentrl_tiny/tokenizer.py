@@ -43,6 +43,11 @@ def group(name: str) -> list[str]:
     return [word for kind, words in _lines("code_words.txt") if kind == f"@{name}" for word in words]
 
 
+def words_in(file: str) -> list[str]:
+    """Return all words of a file, as they stand there."""
+    return [word for _, words in _lines(file) for word in words]
+
+
 def _lines(file: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the groups of a file of words: their kind, "@spaced" if nothing is said, and the words."""
     for line in (Path(__file__).parent / file).read_text(encoding="utf-8").splitlines():

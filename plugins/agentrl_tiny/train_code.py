@@ -3,9 +3,7 @@
     python -m agentrl_tiny.train_code --output FOLDER
 
 The words of `code_words.txt` become tokens behind all others; then come errand drills, with copying drills of
-the new words between them; then errand drills in which it finds slips in what it has written, and goes on as
-if they were not there. A model that has never seen a slip of its own writes nonsense from there on, and in
-reinforcement learning that nonsense drowns the one token that was to blame.
+the new words between them; then errand drills in which it finds slips in what it has written.
 
 It sees no env in which errands are run: those are learnt by imitating the env's own demonstrations, and by
 reinforcement learning. Same seed, thread count and library versions: same model.
@@ -22,19 +20,18 @@ from transformers import LlamaForCausalLM
 
 from agentrl.plugins import make
 
+from . import drilling
 from .card import Stage, write_code_card
+from .drilling import Batch
 from .drills import SHORT, drill
 from .errands import Errands
-from .learner import Learner
 from .tokenizer import build_tokenizer, code_words, save_tokenizer
 from .train import ENV
 from .vocabulary import env_words, words_of
 
-UPDATES, RATE, SIZE = 6000, 1e-3, 24
+UPDATES, SLIPPING_UPDATES, SIZE = 6000, 1500, 24
 # One update in so many is a copying drill.
 COPYING = 4
-# Afterwards, this share of what it has written is replaced by any token.
-SLIPPING_UPDATES, SLIPPING_RATE, SLIPS = 1500, 5e-4, 0.05
 
 
 def grow(model: Any, size: int) -> int:
@@ -50,32 +47,20 @@ def grow(model: Any, size: int) -> int:
 def teach(model: Any, tokenizer: Any, first: int, updates: int, seed: int) -> Stage:
     """Drill `model`, whose tokens from `first` on are new."""
     chance = random.Random(seed)
-    errands, learner = Errands(chance), Learner(Stage("errand drills"), model)
+    errands = Errands(chance)
     words = replace(words_of(tokenizer, make("env", ENV)), words=list(range(first, len(tokenizer))))
-    for number in range(updates):
-        rate = RATE * min(1.0, (number + 1) / 50, max(0.05, 2 * (1 - number / updates)))
-        if number % COPYING == 0:
-            learner.update(*drill(chance, words, SHORT), rate)
-        else:
-            learner.update(*errands.batch(tokenizer, SIZE), rate)
-        if number % 100 == 99:
-            print(learner.stage, flush=True)
-    return learner.stage
+
+    def batch(number: int) -> Batch:
+        return drill(chance, words, SHORT) if number % COPYING == 0 else errands.batch(tokenizer, SIZE)
+
+    return drilling.teach(model, "errand drills", batch, updates)
 
 
 def steady(model: Any, tokenizer: Any, updates: int, seed: int) -> Stage:
-    """Drill `model` to go on rightly after slips: what it is to say is right, what it sees it said is not."""
-    errands, slips = Errands(random.Random(f"slips {seed}")), torch.Generator().manual_seed(seed)
-    learner = Learner(Stage("errand drills with slips"), model)
-    for number in range(updates):
-        ids_BT, mask_BT = errands.batch(tokenizer, SIZE)
-        slipped_BT = mask_BT & (torch.rand(ids_BT.shape, generator=slips) < SLIPS)
-        any_BT = torch.randint(len(tokenizer), ids_BT.shape, generator=slips)
-        rate = SLIPPING_RATE * (1 - number / updates)
-        learner.update(ids_BT, mask_BT, rate, torch.where(slipped_BT, any_BT, ids_BT))
-        if number % 100 == 99:
-            print(learner.stage, flush=True)
-    return learner.stage
+    """Drill `model` to go on rightly after slips."""
+    errands = Errands(random.Random(f"slips {seed}"))
+    name = "errand drills with slips"
+    return drilling.steady(model, name, lambda: errands.batch(tokenizer, SIZE), updates, seed)
 
 
 def fluency(model: Any, tokenizer: Any, seed: int, errands: int = 512) -> float:
@@ -90,9 +75,7 @@ def fluency(model: Any, tokenizer: Any, seed: int, errands: int = 512) -> float:
         ids_BT, mask_BT = made.batch(tokenizer, 64)
         begun_BT = (ids_BT.unfold(1, len(opening), 1) == opening).all(-1)
         mask_BT[:, len(opening) :] &= ~begun_BT[:, :-1]
-        with torch.no_grad():
-            guessed_BT = model(ids_BT).logits[:, :-1].argmax(-1)
-        right += int(((guessed_BT == ids_BT[:, 1:]) | ~mask_BT[:, 1:]).all(1).sum())
+        right += drilling.faultless(model, ids_BT, mask_BT)
     return right / (errands // 64 * 64)
 
 

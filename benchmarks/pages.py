@@ -1,0 +1,120 @@
+"""What does the built-in model learn in web pages? The runs that normcore and miniwob suggest, over seeds.
+
+    python benchmarks/pages.py                              # both envs, three seeds
+    python benchmarks/pages.py --envs normcore --seeds 0
+    python benchmarks/pages.py --report docs/pages.md       # also writes the tables there
+
+Success is of held-out tasks, before reinforcement learning (the model has imitated the experts as the env
+suggests; before that it solves nothing) and after it: by gym under each profile of conditions, of which only
+the calm one is trained under; and by page of MiniWoB++. Runs that are there already are not run again; one
+that was interrupted is resumed.
+"""
+
+import argparse
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from learning import agentrl, read_lines, sets
+from learning_report import put
+
+# How many held-out tasks: 40 of each gym under each profile, 24 of each page.
+TASKS = {"normcore": 600, "miniwob": 456}
+PROFILES = ("calm", "shifting", "hostile")
+Share = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Success of one run, 0 to 1, before the first update and after the last, by what was played."""
+
+    seed: int
+    success: Mapping[tuple[str, ...], Share]
+    updates: int
+    minutes: float
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--envs", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/pages"))
+    parser.add_argument("--report", type=Path, help="Markdown file with the places for the tables")
+    return parser.parse_args()
+
+
+def train(env: str, seed: int, out: Path) -> Learnt:
+    """Return how a run went, after making it if it is not there."""
+    folder = out / f"{env}-{seed}"
+    measured = {"evaluation.tasks": TASKS[env], "evaluation.every": 0, "checkpoints.every": 10}
+    agentrl(folder, "--env", env, "--algo", "grpo", "--seed", str(seed), *sets(measured))
+    metrics = read_lines(folder / "metrics.jsonl")
+    first, last = (outcomes(folder, step) for step in (0, len(metrics)))
+    shares = {kind: (fmean(first[kind]), fmean(last[kind])) for kind in sorted(first)}
+    seconds = sum(row["time/rollout"] + row["time/update"] for row in metrics)
+    total = [fmean(each for kind in found.values() for each in kind) for found in (first, last)]
+    print(f"{env} seed {seed}: {total[0]:.1%} -> {total[1]:.1%} in {seconds / 60:.0f} min", flush=True)
+    return Learnt(seed, shares, len(metrics), seconds / 60)
+
+
+def outcomes(folder: Path, step: int) -> Mapping[tuple[str, ...], list[bool]]:
+    """Return the successes of an evaluation by the labels of its tasks."""
+    found = defaultdict(list)
+    with gzip.open(folder / "trajectories" / f"eval-{step:06}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in map(json.loads, lines):
+            outcome = line["outcome"]
+            found[tuple(line["task"]["labels"].values())].append(bool(outcome and outcome["success"]))
+    return found
+
+
+def over_seeds(runs: Iterable[Learnt], kind: tuple[str, ...]) -> str:
+    shares = [run.success[kind] for run in runs]
+    before, after = (fmean(share[when] for share in shares) for when in (0, 1))
+    return f"{before:.0%} → **{after:.0%}** ({', '.join(f'{share[1]:.0%}' for share in shares)})"
+
+
+def normcore_table(runs: Sequence[Learnt]) -> str:
+    """Return success by gym and profile in Markdown."""
+    gyms = sorted({gym for run in runs for gym, _ in run.success})
+    rows = [
+        " | ".join([f"`{gym}`", *(over_seeds(runs, (gym, profile)) for profile in PROFILES)]) for gym in gyms
+    ]
+    return markdown(["gym", "calm (trained under)", *PROFILES[1:]], rows, runs)
+
+
+def miniwob_table(runs: Sequence[Learnt]) -> str:
+    """Return success by page in Markdown."""
+    pages = sorted({page for run in runs for (page,) in run.success})
+    return markdown(["page", "success"], [f"`{page}` | {over_seeds(runs, (page,))}" for page in pages], runs)
+
+
+def markdown(heads: Sequence[str], rows: Iterable[str], runs: Sequence[Learnt]) -> str:
+    lines = [" | ".join(heads), "|".join("---" for _ in heads), *rows]
+    updates, minutes = (
+        fmean(numbers) for numbers in zip(*((r.updates, r.minutes) for r in runs), strict=True)
+    )
+    said = (
+        f"{len(runs)} seeds (in brackets, after learning), {updates:.0f} updates, {minutes:.0f} minutes each."
+    )
+    return "\n".join([*(f"| {line} |" for line in lines), "", said])
+
+
+TABLES = {"normcore": normcore_table, "miniwob": miniwob_table}
+
+
+def main() -> None:
+    options = arguments()
+    made = [TABLES[env]([train(env, seed, options.out) for seed in options.seeds]) for env in options.envs]
+    print("\n\n".join(made))
+    if options.report is not None:
+        put(made, options.report)
+
+
+if __name__ == "__main__":
+    main()
