@@ -96,15 +96,13 @@ class BrowserEnv(Env):
         "tiny_web": {
             "env.max_invalid": 1,
             "warmup_learning_rate": 1e-3,
-            "trainer.learning_rate": 1e-4,
+            "trainer.learning_rate": 2e-4,
             "trainer.warmup_steps": 5,
             "trainer.schedule": "linear",
             "trainer.betas": (0.9, 0.99),
-            "trainer.epochs": 2,
-            "trainer.minibatches": 4,
+            "trainer.minibatches": 2,
             "tasks_per_step": 16,
             "group_size": 8,
-            "simulator.temperature": 0.5,
             "simulator.max_turns": 8,
             "simulator.max_new_tokens": 48,
         }
