@@ -13,8 +13,10 @@ from .protocol import ProtocolError
 # 2026-01-01 00:00:00 UTC
 NEW_YEAR = 1_767_225_600.0
 # How often, and how many times, a page is looked at whose time should have passed; and after how many looks
-# in a row that find the same time it counts as stalled.
+# in a row that find the same time it counts as stalled. A look that takes longer than it should says only
+# that the machine is busy.
 LOOK_SECONDS = 1.0
+LATE_SECONDS = 0.2
 LOOKS = 120
 STALLED = 4
 NOW = "Date.now()"
@@ -86,15 +88,19 @@ class VirtualClock:
         self.elapsed += ms
         expired = self._page.expect("Emulation.virtualTimeBudgetExpired")
         await self._grant("pauseIfNetworkFetchesPending", ms)
-        seen: list[float] = []
+        loop, seen = asyncio.get_running_loop(), list[float]()
         for _ in range(LOOKS):
+            began = loop.time()
             await asyncio.wait([expired], timeout=LOOK_SECONDS)
             if expired.done():
                 expired.result()
                 return
-            seen.append(await self._page.evaluate(NOW))
-            if len(seen) % STALLED == 0 and len({*seen[-STALLED:]}) == 1:
-                await self._push_on(seen[-1])
+            now = await self._page.evaluate(NOW)
+            late = loop.time() - began > LOOK_SECONDS + LATE_SECONDS
+            seen = [] if late else [*(each for each in seen if each == now), now]
+            if len(seen) == STALLED:
+                await self._push_on(now)
+                seen = []
         raise ProtocolError(f"{ms} ms did not pass in the page within {LOOKS * LOOK_SECONDS:g} s")
 
     async def _push_on(self, now: float) -> None:
