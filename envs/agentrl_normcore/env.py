@@ -63,7 +63,7 @@ class Normcore(BrowserEnv):
         "tasks_per_step": 8,
     }
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 5, "steps": 50}
+        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 5, "steps": 80}
     }
     held_out_splits: ClassVar[frozenset[str]] = frozenset({"dev", "test"})
 
