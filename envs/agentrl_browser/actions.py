@@ -144,6 +144,7 @@ HELP = "Reply with one action, such as click('12'); there is " + ", ".join(ACTIO
 _TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[a-z_]*\n?(.*?)```", re.DOTALL)
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*\(.*\)\s*;?", re.DOTALL)
+_BEGUN = re.compile(r"([A-Za-z_]\w*)\s*\(")
 
 
 def parse(reply: str) -> Call:
@@ -157,6 +158,12 @@ def parse(reply: str) -> Call:
             return _from_json(text)
         if _CALL.fullmatch(text):
             return _from_python(text.rstrip("; "))
+    for text in _candidates(reply):
+        if (begun := _BEGUN.match(text)) and (kind := ACTIONS.get(begun[1])):
+            raise NotAnAction(
+                f"{text[:80]!r} is no whole call: close it with a bracket, and write nothing after it, as in "
+                f"{kind.example}"
+            )
     raise NotAnAction(f"that is no action. {HELP}")
 
 

@@ -245,6 +245,11 @@ COVERED = body(
             "element 1 is no native list of options; click it, then what it shows",
         ),
         (ROOMS, "scroll(0, 500)", "nothing could be scrolled that way"),
+        (
+            ROOMS,
+            "click('1'",
+            """"click('1'" is no whole call: close it with a bracket, and write nothing after it, as in click('12')""",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(html: str, action: str, said: str) -> None:
