@@ -6,7 +6,9 @@ reinforcement learning that nonsense drowns the one token that was to blame.
 Shapes: B rows of a batch, T tokens.
 """
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,3 +58,24 @@ def faultless(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> int:
 def _tell(stage: Stage) -> None:
     if stage.updates % 100 == 0:
         print(stage, flush=True)
+
+
+def follow_orders(
+    doc: str | None, train: Callable[[Path, Path, int, int, int], None], updates: int, slipping_updates: int
+) -> None:
+    """Read the command line of a script that makes a model of another, and do as it says.
+
+    Args:
+        doc: of the script.
+        train: takes the folders of the other model and of the new one, the updates of both stages, the seed.
+        updates: of the first stage, if nothing else is said.
+        slipping_updates: of the second.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--base", type=Path, default=Path(__file__).parent / "checkpoint")
+    parser.add_argument("--updates", type=int, default=updates)
+    parser.add_argument("--slipping-updates", type=int, default=slipping_updates)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    train(options.base, options.output, options.updates, options.slipping_updates, options.seed)

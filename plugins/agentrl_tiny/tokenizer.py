@@ -5,7 +5,7 @@ space before them. The 256 byte symbols beneath make it lossless on any text.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,26 @@ def build_tokenizer(more_words: Iterable[str] = (), last_words: Iterable[str] = 
 
     Words are given with the space before them, if they have one.
     """
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = (*listed_words(), *more_words, *last_words)
+    return assemble(words, pre_tokenizers.ByteLevel(add_prefix_space=False), TAGS)
+
+
+def assemble(words: Iterable[str], pieces: Any, tags: Sequence[str] = ()) -> Any:
+    """Return a tokenizer: special tokens and `tags`, bytes, then `words`.
+
+    Args:
+        words: ASCII texts that are one token each.
+        pieces: the pre-tokenizer, which says what is looked up as a whole.
+        tags: tokens that are found anywhere, and may be sampled.
+    """
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [_symbols(word) for word in (*listed_words(), *more_words, *last_words)]
-    tokens = dict.fromkeys((*SPECIAL, *TAGS, *symbols, *words))
+    tokens = dict.fromkeys((*SPECIAL, *tags, *symbols, *map(as_symbols, words)))
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = byte_level
+    tokenizer.pre_tokenizer = pieces
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in TAGS])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tags])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -93,9 +103,9 @@ def build_tokenizer(more_words: Iterable[str] = (), last_words: Iterable[str] = 
     )
 
 
-def _symbols(word: str) -> str:
-    """Return an ASCII word as the symbols that stand for its bytes."""
-    return word.replace(" ", "Ġ").replace("\n", "Ċ")
+def as_symbols(text: str) -> str:
+    """Return an ASCII text as the symbols that stand for its bytes."""
+    return text.replace(" ", "Ġ").replace("\n", "Ċ").replace("\t", "ĉ")
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -9,7 +9,6 @@ It sees no env in which errands are run: those are learnt by imitating the env's
 reinforcement learning. Same seed, thread count and library versions: same model.
 """
 
-import argparse
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from transformers import LlamaForCausalLM
 from agentrl.plugins import make
 
 from . import drilling
-from .card import Stage, write_code_card
+from .card import CODE_CARD, Stage, write_drilled_card
 from .drilling import Batch
 from .drills import SHORT, drill
 from .errands import Errands
@@ -93,21 +92,13 @@ def train(base: Path, output: Path, updates: int, slipping_updates: int, seed: i
     save_tokenizer(tokenizer, output)
     solved = fluency(model, tokenizer, seed)
     print(f"{solved:.1%} of new errands are written without a mistake")
-    write_code_card(output, model.num_parameters(), len(tokenizer), seed, stages, solved)
+    parameters = model.num_parameters()
+    write_drilled_card(CODE_CARD, "train_code", output, parameters, len(tokenizer), seed, stages, solved)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--base", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--updates", type=int, default=UPDATES)
-    parser.add_argument("--slipping-updates", type=int, default=SLIPPING_UPDATES)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    train(options.base, options.output, options.updates, options.slipping_updates, options.seed)
+    drilling.follow_orders(__doc__, train, UPDATES, SLIPPING_UPDATES)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ It sees no env in which pages are acted upon: those are learnt by imitating the 
 by reinforcement learning. Same seed, thread count and library versions: same model.
 """
 
-import argparse
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,12 +19,12 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from .card import write_web_card
+from .card import WEB_CARD, write_drilled_card
 from .demonstrations import encode, stacked
-from .drilling import Batch, faultless, steady, teach
+from .drilling import Batch, faultless, follow_orders, steady, teach
 from .pages import Pages
-from .tokenizer import save_tokenizer
-from .web_tokenizer import as_symbols, build_web_tokenizer, likenesses
+from .tokenizer import as_symbols, save_tokenizer
+from .web_tokenizer import build_web_tokenizer, likenesses
 
 UPDATES, SLIPPING_UPDATES, SIZE = 4000, 1000, 16
 # Over the first part of the updates, pages grow from the fewest controls to the most, more words are not one
@@ -121,21 +120,13 @@ def train(base: Path, output: Path, updates: int, slipping_updates: int, seed: i
     save_tokenizer(tokenizer, output)
     solved = fluency(model, tokenizer, seed)
     print(f"{solved:.1%} of new dialogues are written without a mistake")
-    write_web_card(output, model.num_parameters(), len(tokenizer), seed, stages, solved)
+    parameters = model.num_parameters()
+    write_drilled_card(WEB_CARD, "train_web", output, parameters, len(tokenizer), seed, stages, solved)
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--base", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--updates", type=int, default=UPDATES)
-    parser.add_argument("--slipping-updates", type=int, default=SLIPPING_UPDATES)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    train(options.base, options.output, options.updates, options.slipping_updates, options.seed)
+    follow_orders(__doc__, train, UPDATES, SLIPPING_UPDATES)
 
 
 if __name__ == "__main__":

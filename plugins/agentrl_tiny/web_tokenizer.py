@@ -9,10 +9,9 @@ tokens, too. Everything else is written in bytes.
 from functools import cache
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Regex, pre_tokenizers
 
-from .tokenizer import END, PAD, SPECIAL, TEMPLATE, group, words_in
+from .tokenizer import assemble, group, words_in
 
 PIECES = "|".join(
     (
@@ -68,35 +67,11 @@ def build_web_tokenizer() -> Any:
     lines = [f"\n{chr(9) * depth}" for depth in range(DEEPEST + 1)]
     joints = [*lines, *(f" {role} '" for role in ROLES), *(f"', {state}" for state in STATES), *MARKS]
     ids = [f"[{number}]" for number in range(NUMBERS)]
-    words = [
-        *ROLES,
-        *OTHER_ROLES,
-        *CALLS,
-        *ids,
-        *(text for kind in likenesses() for pair in kind for text in pair),
-    ]
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = dict.fromkeys((*SPECIAL, *symbols, *(as_symbols(text) for text in (*joints, *words))))
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    alike = (text for kind in likenesses() for pair in kind for text in pair)
+    pieces = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PIECES), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=4096,
-    )
-
-
-def as_symbols(text: str) -> str:
-    """Return an ASCII text as the symbols that stand for its bytes."""
-    return text.replace(" ", "Ġ").replace("\n", "Ċ").replace("\t", "ĉ")
+    return assemble((*joints, *ROLES, *OTHER_ROLES, *CALLS, *ids, *alike), pieces)

@@ -18,8 +18,9 @@ from agentrl_browser import Call, Element, View, parse
 from agentrl_tiny import Tiny, TinyWeb
 from agentrl_tiny.drilling import teach
 from agentrl_tiny.pages import FILL, PRESS, SELECT, Pages
+from agentrl_tiny.tokenizer import as_symbols
 from agentrl_tiny.train_web import drills, fluency, translate
-from agentrl_tiny.web_tokenizer import as_symbols, build_web_tokenizer, web_words
+from agentrl_tiny.web_tokenizer import build_web_tokenizer, web_words
 
 FOLDER = TinyWeb().path()
 PAGE = """\
