@@ -61,7 +61,9 @@ class View:
     def of(cls, text: str) -> "View":
         """Read an observation."""
         lines = [found for line in text.splitlines() if (found := _LINE.fullmatch(line))]
-        called = Counter(name for found in lines if found["bid"] for name in _names(found))
+        called = Counter(
+            name for found in lines if found["bid"] for name in _names(found["role"], _plain(found["name"]))
+        )
         return cls(tuple(_element(found, called) for found in lines))
 
     def meant(self, target: str) -> str:
@@ -72,7 +74,7 @@ class View:
         """
         if target.isdecimal():
             return target
-        found = [each.bid for each in self.all() if target in (each.name, f"{each.role} {quote(each.name)}")]
+        found = [each.bid for each in self.all() if target in _names(each.role, each.name)]
         if len(found) == 1:
             return found[0]
         said = repr(target[:80])
@@ -116,19 +118,14 @@ class View:
         return [each.name for each in self.elements if not each.bid]
 
 
-def quote(name: str) -> str:
-    """Return a name as lines have it."""
+def _names(role: str, name: str) -> tuple[str, str]:
+    """Return what an element can be called: its name, or its role and name as lines have them."""
     escaped = name.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def _names(found: re.Match[str]) -> tuple[str, str]:
-    """Return what a line's element can be called."""
-    return _plain(found["name"]), f"{found['role']} '{found['name']}'"
+    return name, f"{role} '{escaped}'"
 
 
 def _element(found: re.Match[str], called: Counter[str]) -> Element:
-    name, full = _names(found)
+    name, full = _names(found["role"], _plain(found["name"]))
     bid = found["bid"] or ""
     target = next((each for each in (name, full) if called[each] == 1 and not _BIDLIKE.fullmatch(each)), bid)
     return Element(bid, found["role"], name, found["states"], target if bid else "")
