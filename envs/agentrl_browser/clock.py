@@ -36,6 +36,10 @@ class Clock(Protocol):
         """Begin, before the page is loaded, at `time` in seconds since 1970 where that can be chosen."""
         ...
 
+    def late(self, time: float) -> int:
+        """Return how many ms after `time` the page's time is."""
+        ...
+
     async def run(self, ms: int) -> None:
         """Let `ms` pass."""
         ...
@@ -73,6 +77,10 @@ class VirtualClock:
         self._began = time * 1000
         params = {"policy": "pause", "initialVirtualTime": time}
         await self._page.calls(("Emulation.setVirtualTimePolicy", params))
+
+    def late(self, time: float) -> int:
+        """Return how many ms after `time` the page's time is."""
+        return round(self._began + self.elapsed - time * 1000)
 
     def restart(self) -> None:
         """Count `elapsed` from now on; the page's time goes on."""
@@ -129,6 +137,10 @@ class RealClock:
 
     async def start(self, time: float) -> None:
         """Do nothing: real time cannot be chosen."""
+
+    def late(self, time: float) -> int:
+        """Return 0: it is what it is."""
+        return 0
 
     def restart(self) -> None:
         """Count `elapsed` from now on."""

@@ -1,7 +1,8 @@
 """The base of envs that are played in a page: a subclass says what to open and how it is judged.
 
-An episode has a context of its own in the browser that all episodes of this process share. What the agent
-sees is a snapshot of the page as text; what it does is a call such as `click('12')`, see `actions`.
+All episodes of this process share a browser. An episode has a page that is as good as new: in a context of
+its own, or in one where all that an earlier episode stored has been deleted. What the agent sees is a
+snapshot of the page as text; what it does is a call such as `click('12')`, see `actions`.
 """
 
 import hashlib
@@ -103,6 +104,7 @@ class BrowserEnv(Env):
             "trainer.minibatches": 2,
             "tasks_per_step": 16,
             "group_size": 8,
+            "simulator.concurrency": 16,
             "simulator.max_turns": 8,
             "simulator.max_new_tokens": 48,
         }
@@ -161,16 +163,19 @@ class BrowserEnv(Env):
         return await self._observe([f"Goal: {self.goal}"])
 
     async def _load(self, seed: int) -> None:
-        """Load the scene in a context of its own."""
-        await self._close_page()
-        page = await self._open(seed)
-        await page.navigate(self.scene.path)
-        await page.clock.run(self.scene.settle_ms)
-        page.clock.restart()
+        """Load the scene in a page that is as good as new."""
+        options = self._options(seed)
+        if self._page is None or not await self._page.renew(self.scene.site, options):
+            await self._close_page()
+            self._lease = self._lease or lease(self.config.executable)
+            self._page = await self._lease.open(self.scene.site, options)
+        await self._page.navigate(self.scene.path)
+        await self._page.clock.run(self.scene.settle_ms)
+        self._page.clock.restart()
 
-    async def _open(self, seed: int) -> Page:
+    def _options(self, seed: int) -> PageOptions:
         config = self.config
-        options = PageOptions(
+        return PageOptions(
             script=self.scene.script,
             seed=seed % 2**32,
             time=self.scene.time,
@@ -180,10 +185,6 @@ class BrowserEnv(Env):
             seconds=config.seconds,
             characters=config.characters,
         )
-        if self._lease is None:
-            self._lease = lease(config.executable)
-        self._page = await self._lease.open(self.scene.site, options)
-        return self._page
 
     async def step(self, action: Action) -> Observation:
         """Act in the page; what cannot be done is explained."""

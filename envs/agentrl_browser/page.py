@@ -1,8 +1,9 @@
 """One page in a context of its own: what an episode sees and touches.
 
-Cookies, storage and cache are the context's and go with it. The page can reach its site and nothing else;
-dialogs are answered, downloads denied, new windows and workers refused, and what was refused is noted. A
-page has a time to live, so that an episode that was forgotten does not keep its memory for ever.
+Cookies, storage and cache are the context's and go with it, or are deleted before another episode begins in
+it. The page can reach its site and nothing else; dialogs are answered, downloads denied, new windows and
+workers refused, and what was refused is noted. A page has a time to live, so that an episode that was
+forgotten does not keep its memory for ever.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from .site import Response, Site, fulfilment, origin_of, request_of
 
 LOAD_MS = 100
 LOADS = 100
+# Where every episode sets out from, and what it is.
+EMPTY = "/agentrl-empty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Page:
         self._notes: list[str] = []
         self._next = 1
         self._failure: Exception | None = None
+        self._scripts: list[str] = []
+        self._setting_out = False
         self._ended = ""
         self._end_of_life: asyncio.TimerHandle | None = None
         self._live_on()
@@ -138,10 +143,57 @@ class Page:
             await self.calls(("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 0, "y": 0}))
         except (BrowserGone, ProtocolError):
             return False
+        self._begin_again()
+        return True
+
+    async def renew(self, site: Site, options: PageOptions) -> bool:
+        """Make it as good as new for another episode; return whether that can be.
+
+        Only the process is kept, which costs more to start than a document: what was stored is deleted, the
+        history is forgotten, and time begins where `options` say.
+        """
+        if self._ended or not self._connection.alive or self._failure or not self._like(site, options):
+            return False
+        self.site, self.options = site, options
+        try:
+            await self._set_out()
+        except (BrowserGone, ProtocolError):
+            return False
+        self._begin_again()
+        return True
+
+    async def _set_out(self) -> None:
+        """Forget all that was, in an empty document of the site, from which every episode sets out."""
+        self._setting_out = True
+        await self.navigate(EMPTY)
+        scripts = [
+            ("Page.removeScriptToEvaluateOnNewDocument", {"identifier": each}) for each in self._scripts
+        ]
+        await self.calls(
+            *scripts,
+            ("Page.resetNavigationHistory", {}),
+            ("Storage.clearDataForOrigin", {"origin": self.site.origin, "storageTypes": "all"}),
+            ("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": -1, "y": -1}),
+        )
+        await self.evaluate("sessionStorage.clear(), localStorage.clear(), name = ''")
+        options = self.options
+        late = self.clock.late(options.time)
+        told = json.dumps({"virtual": not options.real_time, "seed": options.seed, "late": late})
+        script = f"({walker()})({told});\n{options.script}"
+        added = await self.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        self._scripts = [added["identifier"]]
+        self._setting_out = False
+
+    def _like(self, site: Site, options: PageOptions) -> bool:
+        """Return whether the page is as one of `site` would be opened with `options`."""
+        size = (self.options.width, self.options.height)
+        alike = size == (options.width, options.height) and site.origin == self.site.origin
+        return alike and self.clock.virtual and not options.real_time
+
+    def _begin_again(self) -> None:
         self._next, self._notes, self.refused = 1, [], []
         self.clock.restart()
         self._live_on()
-        return True
 
     async def snapshot(self) -> Snapshot:
         """Return what the page shows now; elements without a bid get theirs."""
@@ -206,6 +258,11 @@ class Page:
     def _answer(self, paused: dict[str, Any]) -> None:
         """Answer a request that the browser has paused, or refuse it."""
         url = paused["request"]["url"]
+        if self._setting_out:
+            # The document that is left may not speak to the site of the next.
+            empty = Response(200 if url == self.site.origin + EMPTY else 404)
+            self._send("Fetch.fulfillRequest", fulfilment(paused["requestId"], empty))
+            return
         if origin_of(url) != self.site.origin:
             self._refuse(paused, url)
             return
@@ -262,7 +319,6 @@ async def open_page(connection: Connection, site: Site, options: PageOptions) ->
 
 async def _close_off(connection: Connection, page: Page, context: str, session: str) -> None:
     """Set the page up; all of it is answered before it may navigate, else the renderer crashes."""
-    options = page.options
     heard = (
         ("Fetch.requestPaused", page._answer),
         ("Page.javascriptDialogOpening", page._answer_dialog),
@@ -270,17 +326,15 @@ async def _close_off(connection: Connection, page: Page, context: str, session: 
     )
     for event, listener in heard:
         connection.on(event, listener, session)
-    told = json.dumps({"virtual": not options.real_time, "seed": options.seed})
-    script = f"({walker()})({told});\n{options.script}"
     denied = connection.send("Browser.setDownloadBehavior", {"behavior": "deny", "browserContextId": context})
     await page.calls(
         ("Page.enable", {}),
         ("Inspector.enable", {}),
         ("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),
-        ("Page.addScriptToEvaluateOnNewDocument", {"source": script}),
         ("Page.setInterceptFileChooserDialog", {"enabled": True}),
         ("Input.setInterceptDrags", {"enabled": True}),
         ("Emulation.setFocusEmulationEnabled", {"enabled": True}),
     )
     await denied
-    await page.clock.start(options.time)
+    await page.clock.start(page.options.time)
+    await page._set_out()

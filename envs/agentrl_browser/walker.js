@@ -40,6 +40,18 @@
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
 
+  // The episode begins when it should; the page's virtual time may be later, as it has been played in before.
+  if (options.late) {
+    const present = Date.now;
+    const now = () => present() - options.late;
+    window.Date = new Proxy(Date, {
+      construct: (date, given, target) => Reflect.construct(date, given.length ? given : [now()], target === window.Date ? date : target),
+      apply: (date) => new date(now()).toString(),
+      get: (date, key) => (key === "now" ? now : date[key]),
+    });
+    Date.prototype.constructor = Date;
+  }
+
   if (options.virtual) {
     // Frames come when the machine has time for them; timers come when virtual time says so.
     const began = Date.now();

@@ -83,7 +83,7 @@ class MiniWoB(BrowserEnv):
         "simulator.max_turns": 10,
     }
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 14, "steps": 60}
+        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 14, "steps": 100}
     }
 
     def tasks(self, split: str) -> Sequence[Task]:

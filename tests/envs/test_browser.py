@@ -408,8 +408,8 @@ def test_virtual_time_passes_only_in_steps_and_as_much_as_they_say() -> None:
         return [first.text.splitlines()[-1], later.text.splitlines()[-1], after.text.splitlines()[-1]]
 
     before, still, after = asyncio.run(wait())
-    assert before == still == "\tStaticText '600'"
-    assert after == "\tStaticText '3600'"
+    assert before == still == "\tStaticText '510'"
+    assert after == "\tStaticText '3510'"
 
 
 def test_real_time_passes_by_itself() -> None:
@@ -428,7 +428,7 @@ LIVELY = body(
 
 
 def test_the_same_actions_give_the_same_observations_alone_and_eight_at_a_time() -> None:
-    actions = ["click('1')", "noop(333)", "click('1')", "press('', 'Tab')", "noop(100)"]
+    actions = ["click('1')", "noop(333)", "click('1')", "press('', 'Tab')", "noop(120)"]
 
     async def many() -> list[list[Observation]]:
         alone = [await play(page_env(LIVELY), actions) for _ in range(4)]
@@ -442,6 +442,41 @@ def test_the_same_actions_give_the_same_observations_alone_and_eight_at_a_time()
     assert len(runs) == 20
     assert all(run == runs[0] for run in runs)
     assert len({each.text for each in runs[0]}) == len(runs[0]), "every observation differs from the others"
+
+
+# Pages that are played in again
+
+KEEPING = body(
+    """<button id=b>Go</button><p id=p></p><script>
+    const late = new Date(), fresh = late instanceof Date && late.constructor === Date && Date() === String(late);
+    p.textContent = JSON.stringify([document.cookie, localStorage.a, sessionStorage.a, name, history.length, fresh,
+      Date.now(), +late, +new Date(2026, 0, 2), performance.now(), Math.random(), b.matches(":hover"), document.referrer]);
+    indexedDB.open("base").onupgradeneeded = () => { name = "new"; };
+    document.cookie = "a=1"; localStorage.a = sessionStorage.a = name = "kept";
+    addEventListener("pagehide", () => { fetch("/book", {method: "POST", body: "late", keepalive: true}); navigator.sendBeacon("/book", "late"); });
+    setInterval(() => fetch("/book", {method: "POST", body: "tick"}), 10_000);
+    b.style = "position: fixed; inset: 0"; b.onclick = () => history.pushState(1, "", "/");
+    </script>"""
+)
+
+
+def test_an_episode_finds_nothing_of_the_one_before_in_its_page() -> None:
+
+    async def episodes() -> tuple[list[list[Observation]], list[bool]]:
+        env, seen, same = page_env(KEEPING), [], []
+        for _ in range(3):
+            page = env._page
+            first = await env.reset(TASK, 1)
+            same.append(env._page is page)
+            seen.append([first, await env.step(Action("click('Go')")), await env.step(Action("noop(60000)"))])
+            assert env.site.booked == ["tick"] * 6
+        await env.close()
+        return seen, same
+
+    seen, same = asyncio.run(episodes())
+    assert seen[0] == seen[1] == seen[2]
+    assert '["",null,null,"",2,true,' in seen[0][0].text
+    assert same == [False, True, True]
 
 
 # The life of browsers
