@@ -19,7 +19,7 @@ THRESHOLDS = {torch.float64: 1e-2, torch.float32: 1e-2, torch.bfloat16: 2.0}
 
 
 class Audit:
-    """The differences of one update; tokens that no model sampled (NaN) are left out."""
+    """The differences of one update; tokens that no model sampled, or older weights did, are left out."""
 
     def __init__(self, threshold: float) -> None:
         """Take the largest difference that is allowed, in nats."""
@@ -35,16 +35,22 @@ class Audit:
             AgentRLError: a difference is above the threshold.
         """
         gap_N = (logprobs_N.detach().double().cpu() - micro.rollout_logprobs_N).abs()
-        sampled_N = ~micro.rollout_logprobs_N.isnan()
-        if not sampled_N.any():
+        audited_N = micro.audited_N
+        if not audited_N.any():
             return
-        gap_N = torch.where(sampled_N, gap_N.nan_to_num(math.inf), 0.0)
+        gap_N = torch.where(audited_N, gap_N.nan_to_num(math.inf), 0.0)
         worst = int(gap_N.argmax())
         self.largest = max(self.largest, float(gap_N[worst]))
         self.total += float(gap_N.sum())
-        self.count += int(sampled_N.sum())
+        self.count += int(audited_N.sum())
         if self.largest > self.threshold:
             raise AgentRLError(self._sentence(worst, logprobs_N[worst].item(), micro))
+
+    def absorb(self, other: "Audit") -> None:
+        """Take note of what another rank has compared."""
+        self.largest = max(self.largest, other.largest)
+        self.total += other.total
+        self.count += other.count
 
     def metrics(self) -> dict[str, float]:
         """Return the largest and the mean difference, in nats; nothing if nothing was compared."""

@@ -1,4 +1,8 @@
-"""What a trainer writes to go on exactly: weights, the optimizers' state, and how many updates were made."""
+"""What a trainer writes to go on exactly: weights, the optimizers' state, and how many updates were made.
+
+A checkpoint is the same whatever number of ranks has written it: tensors that are split over ranks are put
+together on the way out, and split again on the way in.
+"""
 
 import json
 from collections.abc import Mapping
@@ -16,13 +20,28 @@ OPTIMIZER = "optimizer.pt"
 STATE = "trainer.json"
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor with all that the other ranks have of it; it may have been whole all along."""
+    complete: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return complete
+
+
+def like(tensor: Tensor, own: Tensor) -> Tensor:
+    """Return what of a whole tensor this rank has, as it has `own`."""
+    if not hasattr(own, "device_mesh"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    placed: Any = own
+    there = tensor.to(placed.device)
+    return distribute_tensor(there, placed.device_mesh, placed.placements, src_data_rank=None)
+
+
 def unique_state(model: torch.nn.Module) -> dict[str, Tensor]:
     """Return the model's `state_dict` without a second name for the same tensor (tied weights)."""
-    seen: dict[tuple[int, torch.Size], str] = {}
-    state = model.state_dict()
-    for name, tensor in state.items():
-        seen.setdefault((tensor.data_ptr(), tensor.shape), name)
-    return {name: state[name] for name in seen.values()}
+    first = {name for name, _ in model.named_parameters()}
+    again = {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in again}
 
 
 def learnt_state(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -32,12 +51,30 @@ def learnt_state(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in unique_state(model).items() if name not in frozen}
 
 
-def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write what a model has learnt and its optimizer into `folder`, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learnt_state(model).items()}
-    save_file(tensors, folder / WEIGHTS)
-    torch.save(optimizer.state_dict(), folder / OPTIMIZER)
+def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, write: bool) -> None:
+    """Write what a model has learnt and its optimizer into `folder`, which is made if need be.
+
+    Ranks that are not to `write` have to take part all the same.
+    """
+    state = learnt_state(model)
+    tensors = {name: _kept(tensor, write) for name, tensor in state.items()}
+    moments = optimizer.state_dict()
+    moments["state"] = {
+        index: {name: _kept(value, write) for name, value in of_parameter.items()}
+        for index, of_parameter in moments["state"].items()
+    }
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / WEIGHTS)
+        torch.save(moments, folder / OPTIMIZER)
+
+
+def _kept(value: Any, keep: bool) -> Any:
+    """Return a tensor as it is written, or an empty one where it is not to be kept."""
+    if not isinstance(value, Tensor):
+        return value
+    complete = whole(value.detach())
+    return complete.cpu().contiguous() if keep else torch.empty(0)
 
 
 def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -55,8 +92,20 @@ def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
             f"the checkpoint {str(folder)!r} is of another model: {min(wrong)} differs; resume with the "
             "--model and the trainer.lora that the run was started with"
         )
-    model.load_state_dict(tensors, strict=False)
-    optimizer.load_state_dict(torch.load(folder / OPTIMIZER, weights_only=True))
+    model.load_state_dict({name: like(tensors[name], own[name]) for name in own}, strict=False)
+    moments = torch.load(folder / OPTIMIZER, weights_only=True)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments["state"] = {
+        index: {name: _placed(value, parameters[index]) for name, value in of_parameter.items()}
+        for index, of_parameter in moments["state"].items()
+    }
+    optimizer.load_state_dict(moments)
+
+
+def _placed(value: Any, parameter: Tensor) -> Any:
+    """Return an optimizer's number about `parameter` where the parameter is."""
+    of_same_shape = isinstance(value, Tensor) and value.shape == parameter.shape
+    return like(value, parameter) if of_same_shape else value
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ Shapes: R slots before which a token was sampled, N sampled tokens, D model widt
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import pvariance
 from typing import Literal
 
@@ -65,17 +65,11 @@ class Critic(nn.Module):
         self.backbone = _copy_of(actor) if config.backbone == "separate" else None
         width = actor.config.get_text_config().hidden_size
         wide = torch.promote_types(actor.dtype, torch.float32)
-        self.head = nn.Linear(width, 1, device=actor.device, dtype=wide)
+        self.head = ValueHead(width, 1, device=actor.device, dtype=wide)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def learnt(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that the critic's own optimizer moves."""
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                yield parameter
-
-    def values(self, micro: MicroBatch, actor_hidden_RD: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def forward(self, micro: MicroBatch, actor_hidden_RD: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the value before each sampled token, (N,).
 
         Args:
@@ -86,8 +80,17 @@ class Critic(nn.Module):
         backbone = self.backbone
         hidden_RD = actor_hidden_RD if backbone is None else forward.hidden_states(backbone, micro, dtype)
         assert hidden_RD is not None, "a shared backbone is the actor's"
-        value_R: Tensor = self.head(hidden_RD.to(self.head.weight.dtype)).squeeze(-1)
+        value_R: Tensor = self.head(hidden_RD).squeeze(-1)
         return value_R.index_select(0, forward.row_of_token(micro).to(value_R.device))
+
+
+class ValueHead(nn.Linear):
+    """Computes in float32 or wider, also where its weights are kept narrower."""
+
+    def forward(self, hidden_RD: Tensor) -> Tensor:
+        """Return the value of each row, (R, 1)."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        return nn.functional.linear(hidden_RD.to(wide), self.weight.to(wide), self.bias.to(wide))
 
 
 def _copy_of(actor: PreTrainedModel) -> PreTrainedModel:

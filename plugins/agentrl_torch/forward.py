@@ -10,7 +10,7 @@ D model width, V vocabulary.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -23,12 +23,26 @@ from agentrl_torch.trie import Trie
 LOGITS = 2**26
 
 
-def sampled_logprobs(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the log-probability (N,) of each sampled token and the entropy (N,) it was drawn from, in nats.
+class Policy(nn.Module):
+    """A language model as an update calls it: a whole forward pass in one call, into which ranks can hook."""
 
-    The entropy carries no gradient. `dtype` is what the matrix products are computed in.
-    """
-    return token_logprobs(model, micro, hidden_states(model, micro, dtype), dtype)
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Take the model."""
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, micro: MicroBatch, dtype: torch.dtype, project: bool = True
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return hidden states (R, D), and of each sampled token its log-probability (N,) and entropy (N,).
+
+        Nats; the entropy is of the distribution that the token was drawn from, and carries no gradient.
+        `dtype` is what the matrix products are computed in. Without `project` there are hidden states only.
+        """
+        hidden_RD = hidden_states(self.model, micro, dtype)
+        if not project:
+            return hidden_RD, None, None
+        return hidden_RD, *token_logprobs(self.model, micro, hidden_RD, dtype)
 
 
 def hidden_states(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dtype) -> Tensor:
@@ -40,7 +54,7 @@ def hidden_states(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dtype)
 def token_logprobs(
     model: PreTrainedModel, micro: MicroBatch, hidden_RD: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and entropies as `sampled_logprobs` does, from `hidden_states`."""
+    """Return log-probabilities and entropies as `Policy` does, from `hidden_states`."""
     device = model.device
     with autocast(model, dtype):
         logprob_U, entropy_R = _project_all(

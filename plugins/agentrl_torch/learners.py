@@ -63,7 +63,7 @@ class Learners:
             self._warm |= explained >= self._until or self._alone >= self._longest
             metrics = {"critic/explained_variance": explained, "critic/warm": float(self._warm)}
         for each in self.all:
-            each.optimizer.zero_grad()
+            each.clear()
             own = self.updates - (self._alone if each is self.actor else 0)
             metrics |= _named(each, "learning_rate", each.follow(self._pace.factor(self.updates, own)))
         return metrics
@@ -84,11 +84,13 @@ class Learners:
             found |= _named(each, "grad_norm", sum(mine) / len(mine))
         return found
 
-    def save(self, folder: Path) -> None:
-        """Write all that `load` needs to go on exactly."""
+    def save(self, folder: Path, *, write: bool) -> None:
+        """Write all that `load` needs to go on exactly, if this is the rank to `write`."""
         for each in self.all:
-            each.save(folder)
-        checkpoint.write_state(folder, {"updates": self.updates, "alone": self._alone, "warm": self._warm})
+            each.save(folder, write=write)
+        if write:
+            state = {"updates": self.updates, "alone": self._alone, "warm": self._warm}
+            checkpoint.write_state(folder, state)
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote.

@@ -34,6 +34,18 @@ class Tally:
         self._unique += len(micro.trie)
         self._trajectories += len(micro.rows)
 
+    def absorb(self, other: "Tally") -> None:
+        """Take note of what another rank has seen."""
+        for name, value in other._sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._lowest = min(self._lowest, other._lowest)
+        self._highest = max(self._highest, other._highest)
+        self._tokens += other._tokens
+        self._context += other._context
+        self._unique += other._unique
+        self._trajectories += other._trajectories
+        self._skipped += other._skipped
+
     def metrics(self) -> dict[str, float]:
         """Return what was found.
 

@@ -7,7 +7,7 @@ Shapes: N sampled tokens of a trajectory or micro-batch, R slots whose logits ar
 such a slot and the token sampled after it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agentrl.errors import AgentRLError
-from agentrl.types import Group, Segment, Trajectory
+from agentrl.types import Group, Segment, Span, Trajectory
 from agentrl_torch.blocks import Layout, lay_out
 from agentrl_torch.trie import Ids, IntArray, Trie, build, count_unique
 
@@ -39,6 +39,7 @@ class Row:
         turns_N: the turn of each.
         rollout_logprobs_N: as the engine reported them; NaN where no model sampled the token.
         temperatures_N: of the distribution each was sampled from.
+        audited_N: whether the trainer's weights sampled it, and should agree.
     """
 
     group: int
@@ -50,6 +51,7 @@ class Row:
     turns_N: IntArray
     rollout_logprobs_N: NDArray[np.float64]
     temperatures_N: NDArray[np.float64]
+    audited_N: NDArray[np.bool_]
 
     @property
     def sampled(self) -> int:
@@ -73,6 +75,8 @@ class MicroBatch:
         trajectory_N: index into `rows` of each.
         turn_N: its turn.
         rollout_logprobs_N: as the engine reported them, float64.
+        audited_N: whether the trainer's weights sampled it, and should agree.
+        spare: whether this is computed for the sake of other ranks only, and counts nothing.
     """
 
     rows: list[Row]
@@ -86,23 +90,25 @@ class MicroBatch:
     trajectory_N: Tensor
     turn_N: Tensor
     rollout_logprobs_N: Tensor
+    audited_N: Tensor
+    spare: bool = False
 
 
-def encode(groups: Sequence[Group]) -> list[Row]:
-    """Return the trajectories that sampled something, in order.
+def encode(groups: Sequence[Group], version: int | None = None) -> list[Row]:
+    """Return the trajectories that sampled something, in order; `version` is that of the trainer's weights.
 
     Raises:
         AgentRLError: the spans of a segment do not fit its tokens.
     """
     return [
-        _row(trajectory, index, member)
+        _row(trajectory, index, member, version)
         for index, group in enumerate(groups)
         for member, trajectory in enumerate(group.trajectories)
         if trajectory.sampled
     ]
 
 
-def _row(trajectory: Trajectory, group: int, member: int) -> Row:
+def _row(trajectory: Trajectory, group: int, member: int, version: int | None) -> Row:
     segments = [segment for segment in trajectory.segments if segment.sampled]
     spans = [span for segment in segments for span in segment.spans]
     for segment in segments:
@@ -117,7 +123,13 @@ def _row(trajectory: Trajectory, group: int, member: int) -> Row:
         turns_N=np.concatenate([np.full(len(span.logprobs), span.turn) for span in spans]),
         rollout_logprobs_N=np.concatenate([np.array(span.logprobs, np.float64) for span in spans]),
         temperatures_N=np.concatenate([np.full(len(span.logprobs), span.temperature) for span in spans]),
+        audited_N=np.concatenate([_audited(span, version) for span in spans]),
     )
+
+
+def _audited(span: Span, version: int | None) -> NDArray[np.bool_]:
+    current = version is None or span.version == version
+    return ~np.isnan(np.array(span.logprobs, np.float64)) & current
 
 
 def _check(segment: Segment, trajectory: Trajectory) -> None:
@@ -147,8 +159,8 @@ def pack_all(rows: Sequence[Row], budget: int) -> list[MicroBatch]:
     parts: list[list[Row]] = [[]]
     left = handy = min(budget, HANDY)
     for _, members in groupby(rows, key=lambda row: row.group):
-        for piece in _pieces(list(members), budget):
-            size = _size(piece)
+        for piece in pieces(list(members), budget):
+            size = unique_tokens(piece)
             if parts[-1] and size > left:
                 parts.append([])
                 left = handy
@@ -157,20 +169,21 @@ def pack_all(rows: Sequence[Row], budget: int) -> list[MicroBatch]:
     return [pack(part) for part in parts if part]
 
 
-def _pieces(members: list[Row], budget: int) -> Iterable[list[Row]]:
-    """Cut a group into as few pieces as fit the budget."""
-    if _size(members) <= budget:
+def pieces(members: list[Row], budget: int) -> list[list[Row]]:
+    """Cut a group into as few pieces as fit the budget; a trajectory stays whole."""
+    if unique_tokens(members) <= budget:
         return [members]
-    pieces = [members[:1]]
+    found = [members[:1]]
     for row in members[1:]:
-        if _size([*pieces[-1], row]) <= budget:
-            pieces[-1] = [*pieces[-1], row]
+        if unique_tokens([*found[-1], row]) <= budget:
+            found[-1] = [*found[-1], row]
         else:
-            pieces.append([row])
-    return pieces
+            found.append([row])
+    return found
 
 
-def _size(rows: Sequence[Row]) -> int:
+def unique_tokens(rows: Sequence[Row]) -> int:
+    """Return how many tokens must be computed for `rows` together."""
     return count_unique([ids for row in rows for ids in row.sequences])
 
 
@@ -201,6 +214,7 @@ def pack(rows: list[Row]) -> MicroBatch:
         trajectory_N=torch.from_numpy(np.repeat(np.arange(len(rows)), [row.sampled for row in rows])),
         turn_N=torch.from_numpy(np.concatenate([row.turns_N for row in rows])),
         rollout_logprobs_N=torch.from_numpy(np.concatenate([row.rollout_logprobs_N for row in rows])),
+        audited_N=torch.from_numpy(np.concatenate([row.audited_N for row in rows])),
     )
 
 

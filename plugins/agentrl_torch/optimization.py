@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from agentrl.errors import AgentRLError
+from agentrl_torch.checkpoint import whole
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -60,16 +61,18 @@ def step(optimizer: torch.optim.Optimizer, max_norm: float, update: int, whose: 
         AgentRLError: the gradient is not finite; the weights stay as they are.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if all(parameter.grad is None for parameter in parameters):  # everything was skipped: the gradient is 0
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, max_norm)))
     if not math.isfinite(norm):
         optimizer.zero_grad()
-        raise AgentRLError(f"update {update}: the {whose}gradient is {norm}{_REMEDY}")
+        raise not_finite(norm, update, whose)
     optimizer.step()
     optimizer.zero_grad()
     return norm
+
+
+def not_finite(norm: float, update: int, whose: str) -> AgentRLError:
+    """Return the error of a gradient with such a norm."""
+    return AgentRLError(f"update {update}: the {whose}gradient is {norm}{_REMEDY}")
 
 
 def check_finite(losses_N: Tensor, update: int, tasks: Iterable[str]) -> None:

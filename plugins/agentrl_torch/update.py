@@ -1,6 +1,8 @@
 """The parts of an update: what the algorithm sees of a micro-batch, and the gradients of a minibatch.
 
-With a critic the algorithm's loss has its values in it, so that one backward pass serves both models.
+With a critic the algorithm's loss has its values in it, so that one backward pass serves both models. Where
+there are several ranks, each computes its share of the trajectories with weights that are counted over all of
+them, and gradients are summed over ranks.
 
 Shapes: N sampled tokens of a micro-batch, M its trajectories.
 """
@@ -9,19 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from agentrl.aggregation import token_weights
 from agentrl.errors import AgentRLError
 from agentrl.interfaces import Algorithm, Tokens
 from agentrl.types import Batch, Credit, Group
 from agentrl_torch.audit import Audit
-from agentrl_torch.critic import Critic
-from agentrl_torch.forward import hidden_states, token_logprobs
 from agentrl_torch.metrics import Tally
-from agentrl_torch.micro_batch import MicroBatch, Row, pack_all
+from agentrl_torch.micro_batch import MicroBatch, Row
 from agentrl_torch.optimization import check_finite
+from agentrl_torch.sharing import micro_batches, spare
+from agentrl_torch.world import ALONE, World
 
 # Numbers about sampled tokens, by group and trajectory.
 Facts = list[list[Sequence[float]]]
@@ -44,7 +45,7 @@ class Step:
     """What the gradients of one optimizer step depend on.
 
     Attributes:
-        actor: the model being trained.
+        actor: the model being trained, as a `forward.Policy`.
         dtype: of its matrix products.
         budget: unique tokens that are computed at once.
         algorithm: has the loss.
@@ -52,11 +53,12 @@ class Step:
         credits: of each trajectory of each group.
         trust_rollout: whether the engine's log-probabilities are taken for those before the update.
         update: number of the update, from 1, for messages.
-        critic: estimates values, where the algorithm needs them.
+        critic: estimates values, where the algorithm needs them: a `critic.Critic`.
         only_critic: whether the actor gets no gradient.
+        world: who else computes gradients.
     """
 
-    actor: PreTrainedModel
+    actor: nn.Module
     dtype: torch.dtype
     budget: int
     algorithm: Algorithm
@@ -64,25 +66,41 @@ class Step:
     credits: Credits
     trust_rollout: bool
     update: int
-    critic: Critic | None = None
+    critic: nn.Module | None = None
     only_critic: bool = False
+    world: World = ALONE
 
     def accumulate(self, rows: Sequence[Row], tally: Tally, audit: Audit | None) -> float:
-        """Add up the gradients of a minibatch and return its loss."""
+        """Add up the gradients of this rank's share of a minibatch and return its share of the loss."""
         weights = token_weights([row.sampled for row in rows], self.algorithm.aggregation)
         weight_of = {id(row): weight for row, weight in zip(rows, weights, strict=True)}
         kept = [row for row in rows if self._teaches(row)]
-        tally.skip(len(rows) - len(kept))
+        if self.world.first:
+            tally.skip(len(rows) - len(kept))
         total = 0.0
-        for micro in pack_all(kept, self.budget):
+        # Where nothing teaches, a gradient of zero is computed, for an optimizer wants one.
+        for micro in micro_batches(kept, self.budget, self.world) if kept else [spare(rows)]:
+            if micro.spare:
+                self._compute_nothing(micro)
+                continue
             tokens = self._forward(micro, audit)
             losses_N = self._losses(tokens, micro)
             weights_M = losses_N.new_tensor([weight_of[id(row)] for row in micro.rows])
             loss = (losses_N * weights_M[tokens.trajectory]).sum()
-            loss.backward()
+            self._backward(loss)
             total += loss.item()
             tally.add(tokens, micro)
         return total
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add up gradients; where they are averaged over ranks they are to be the sum."""
+        (loss * self.world.size).backward()
+
+    def _compute_nothing(self, micro: MicroBatch) -> None:
+        """Take part in what other ranks compute, with a gradient of zero."""
+        logprobs_N, _, values_N = self._compute(micro)
+        learning = [part for part in (logprobs_N, values_N) if part is not None and part.requires_grad]
+        self._backward(torch.stack([part.sum() for part in learning]).sum() * 0.0)
 
     def _teaches(self, row: Row) -> bool:
         """Return False if the algorithm says that the trajectory's loss and gradient are exactly 0."""
@@ -91,10 +109,7 @@ class Step:
 
     def _forward(self, micro: MicroBatch, audit: Audit | None) -> Tokens:
         """Put together what the algorithm sees of a micro-batch."""
-        with torch.set_grad_enabled(not self.only_critic):
-            hidden_RD = hidden_states(self.actor, micro, self.dtype)
-            logprobs_N, entropy_N = token_logprobs(self.actor, micro, hidden_RD, self.dtype)
-        values_N = self.critic.values(micro, hidden_RD, self.dtype) if self.critic else None
+        logprobs_N, entropy_N, values_N = self._compute(micro)
         if audit:
             audit.compare(logprobs_N, micro)
         credits = [self.credits[row.group][row.member] for row in micro.rows]
@@ -114,6 +129,13 @@ class Step:
             values=values_N,
             old_values=_facts(self.batch.values, micro, logprobs_N),
         )
+
+    def _compute(self, micro: MicroBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return log-probabilities, entropies and values, each (N,)."""
+        with torch.set_grad_enabled(not self.only_critic):
+            hidden_RD, logprobs_N, entropy_N = self.actor(micro, self.dtype)
+        values_N = self.critic(micro, hidden_RD, self.dtype) if self.critic else None
+        return logprobs_N, entropy_N, values_N
 
     def _old(self, micro: MicroBatch, own_N: Tensor, rollout_N: Tensor) -> Tensor:
         """Return the log-probabilities before the update.
@@ -145,13 +167,19 @@ def _column(lists: Sequence[Sequence[float]], like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compute_facts(batch: TrieBatch, compute: Callable[[MicroBatch], Tensor], budget: int) -> Facts:
-    """Return for all sampled tokens what `compute` says of a micro-batch's, (N,)."""
-    facts: Facts = [[[] for _ in group.trajectories] for group in batch.groups]
-    for micro in pack_all([row for rows in batch.minibatches for row in rows], budget):
+def compute_facts(
+    batch: TrieBatch, compute: Callable[[MicroBatch], Tensor], budget: int, world: World = ALONE
+) -> Facts:
+    """Return for all sampled tokens what `compute` says of a micro-batch's, (N,); ranks share the work."""
+    found: list[tuple[int, int, list[float]]] = []
+    rows = [row for minibatch in batch.minibatches for row in minibatch]
+    for micro in micro_batches(rows, budget, world) if rows else ():
         pieces = compute(micro).cpu().split([row.sampled for row in micro.rows])
-        for row, numbers in zip(micro.rows, pieces, strict=True):
-            facts[row.group][row.member] = numbers.tolist()
+        if not micro.spare:
+            found += [(r.group, r.member, x.tolist()) for r, x in zip(micro.rows, pieces, strict=True)]
+    facts: Facts = [[[] for _ in group.trajectories] for group in batch.groups]
+    for group, member, numbers in (each for rank in world.gather(found) for each in rank):
+        facts[group][member] = numbers
     return facts
 
 

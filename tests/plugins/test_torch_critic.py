@@ -87,7 +87,7 @@ NO_WARMUP = {"warmup_updates": 0}
 @pytest.mark.parametrize("backbone", ["separate", "shared"])
 def test_values_are_those_of_each_sequence_alone(folder, backbone):
     trainer = trainer_for(folder, critic={"backbone": backbone})
-    torch.nn.init.normal_(trainer._critic.head.weight)
+    torch.nn.init.normal_(trainer.training.critic.head.weight)
     groups = play()
     values = trainer.prepare(groups, NEEDS).values
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64)
@@ -95,7 +95,7 @@ def test_values_are_those_of_each_sequence_alone(folder, backbone):
         for trajectory, found in zip(group.trajectories, rows, strict=True):
             segment = trajectory.segments[0]
             hidden = model.model(torch.tensor([segment.token_ids])).last_hidden_state[0]
-            alone = trainer._critic.head(hidden).squeeze(-1)
+            alone = trainer.training.critic.head(hidden).squeeze(-1)
             places = [at - 1 for span in segment.spans for at in range(span.start, span.stop)]
             assert found == pytest.approx(alone[places].tolist(), rel=1e-9)
 
@@ -107,15 +107,15 @@ def test_an_untrained_critic_says_nothing(folder):
 
 def test_the_critics_gradient_is_that_of_each_sequence_alone(folder):
     trainer, algorithm = trainer_for(folder, critic=NO_WARMUP), PPO(PPO.Config(value_clip=None))
-    torch.nn.init.normal_(trainer._critic.head.weight)
+    torch.nn.init.normal_(trainer.training.critic.head.weight)
     batch = trainer.prepare(play(), NEEDS)
     credits = algorithm.credit(batch)
-    step = trainer._step(batch, credits, algorithm)
+    step = trainer.training.step(batch, credits, algorithm)
     step.accumulate(batch.minibatches[0], Tally(), None)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64)
     count = sum(t.sampled for group in batch.groups for t in group.trajectories)
     total = torch.zeros((), dtype=torch.float64)
-    head = trainer._critic.head
+    head = trainer.training.critic.head
     for group, members in zip(batch.groups, credits, strict=True):
         for trajectory, credit in zip(group.trajectories, members, strict=True):
             segment = trajectory.segments[0]
@@ -125,7 +125,7 @@ def test_the_critics_gradient_is_that_of_each_sequence_alone(folder):
             target = torch.tensor(credit.returns, dtype=torch.float64)
             total = total + ((value[places] - target) ** 2).sum() / 2 / count
     total.backward()
-    own = dict(trainer._critic.backbone.model.named_parameters())
+    own = dict(trainer.training.critic.backbone.model.named_parameters())
     for name, parameter in model.model.named_parameters():
         # The norms of this family round to float32.
         gap = (own[name].grad - parameter.grad).abs().max()
@@ -148,11 +148,11 @@ def test_during_warm_up_only_the_critic_learns(folder):
 
 def test_an_algorithm_without_values_leaves_the_critic_alone(folder):
     trainer = trainer_for(folder)
-    actor, critic = bits(trainer), {k: v.clone() for k, v in trainer._critic.state_dict().items()}
+    actor, critic = bits(trainer), {k: v.clone() for k, v in trainer.training.critic.state_dict().items()}
     found = update(trainer, GRPO())
     assert "critic/grad_norm" not in found
     assert not same(actor, bits(trainer))
-    assert same(critic, trainer._critic.state_dict())
+    assert same(critic, trainer.training.critic.state_dict())
 
 
 @pytest.mark.parametrize("backbone", ["separate", "shared"])
@@ -161,9 +161,9 @@ def test_activations_need_not_be_kept(folder, backbone):
     for checkpointing in (False, True):
         options = {"critic": {"backbone": backbone, **NO_WARMUP}, "gradient_checkpointing": checkpointing}
         trainer = trainer_for(folder, **options)
-        torch.nn.init.ones_(trainer._critic.head.weight)
+        torch.nn.init.ones_(trainer.training.critic.head.weight)
         update(trainer, PPO())
-        found.append(bits(trainer) | trainer._critic.state_dict())
+        found.append(bits(trainer) | trainer.training.critic.state_dict())
     assert same(*found)
 
 
@@ -205,7 +205,7 @@ def test_extra_epochs_teach_the_critic_and_leave_the_actor_alone(folder):
         trainer = trainer_for(folder, critic={**NO_WARMUP, "extra_epochs": extra})
         metrics = update(trainer, PPO())
         found.append(
-            (bits(trainer), {k: v.clone() for k, v in trainer._critic.state_dict().items()}, metrics)
+            (bits(trainer), {k: v.clone() for k, v in trainer.training.critic.state_dict().items()}, metrics)
         )
     (actor, critic, few), (same_actor, taught, many) = found
     assert same(actor, same_actor)
@@ -218,11 +218,11 @@ def test_a_shared_backbone_is_moved_by_the_value_loss(folder):
     moved = []
     for coefficient in (1e-9, 5.0):
         trainer = trainer_for(folder, critic=options)
-        torch.nn.init.ones_(trainer._critic.head.weight)
+        torch.nn.init.ones_(trainer.training.critic.head.weight)
         update(trainer, PPO(PPO.Config(value_coefficient=coefficient)))
         moved.append(bits(trainer))
     assert not same(*moved)
-    assert [*trainer._critic.state_dict()] == ["head.weight", "head.bias"]
+    assert [*trainer.training.critic.state_dict()] == ["head.weight", "head.bias"]
 
 
 @pytest.mark.parametrize("backbone", ["separate", "shared"])

@@ -106,7 +106,7 @@ def same(one, other):
 
 
 def adapter_of(trainer):
-    return {name: p for name, p in trainer._actor.named_parameters() if p.requires_grad}
+    return {name: p for name, p in trainer.training.actor.named_parameters() if p.requires_grad}
 
 
 def disturb(trainer):
@@ -182,7 +182,9 @@ def test_the_frozen_weights_never_change(folder):
         update(trainer, GRPO(GRPO.Config(kl="k3", kl_coefficient=0.1)), seed)
         bits(trainer.weights())
     frozen = {
-        n.replace(".base_layer.", "."): p for n, p in trainer._actor.named_parameters() if "lora" not in n
+        n.replace(".base_layer.", "."): p
+        for n, p in trainer.training.actor.named_parameters()
+        if "lora" not in n
     }
     assert same(frozen, loaded)
     assert not same(bits(trainer.weights()), loaded)
@@ -205,9 +207,9 @@ def test_the_reference_is_exactly_the_model_that_was_loaded(folder):
 
 def test_the_reference_is_no_second_copy(folder):
     with_reference, without = trainer_for(folder, {"reference"}), trainer_for(folder)
-    assert len(storages(with_reference._actor)) == len(storages(without._actor))
-    with with_reference._open_reference() as reference:
-        assert reference is with_reference._actor
+    assert len(storages(with_reference.training.actor)) == len(storages(without.training.actor))
+    with with_reference.training._open_reference() as reference:
+        assert reference.model is with_reference.training.actor
 
 
 def storages(module):
@@ -251,9 +253,9 @@ def test_in_bfloat16_only_the_adapter_is_wide(folder):
     trainer = trainer_for(folder, {"values"}, dtype="bfloat16", critic={"warmup_updates": 0})
     update(trainer, PPO())
     assert {p.dtype for p in adapter_of(trainer).values()} == {torch.float32}
-    assert {p.dtype for p in trainer._actor.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert {p.dtype for p in trainer.training.actor.parameters() if not p.requires_grad} == {torch.bfloat16}
     assert {tensor.dtype for tensor in trainer.weights().values()} == {torch.bfloat16}
-    assert trainer._critic.head.weight.dtype == torch.float32
+    assert trainer.training.critic.head.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("algorithm", [GRPO, PPO])
@@ -330,7 +332,7 @@ def test_imitation_with_an_adapter_learns(folder):
 
 
 def test_with_an_adapter_too_the_last_layer_is_computed_only_where_it_is_read(folder):
-    assert adaptation.last_mlp(trainer_for(folder)._actor) is not None
+    assert adaptation.last_mlp(trainer_for(folder).training.actor) is not None
 
 
 @pytest.mark.parametrize("options", [{"kernels": "plain"}, {"gradient_checkpointing": True}])
@@ -345,10 +347,10 @@ def test_other_ways_of_computing_train_alike(folder, options):
 
 def test_a_critic_has_an_adapter_of_its_own_on_the_same_frozen_weights(folder):
     trainer = trainer_for(folder, {"values"}, critic={"warmup_updates": 0, "learning_rate": 1e-2})
-    frozen = {p.data_ptr() for p in trainer._actor.parameters() if not p.requires_grad}
-    critic = trainer._critic
+    frozen = {p.data_ptr() for p in trainer.training.actor.parameters() if not p.requires_grad}
+    critic, actor = trainer.training.critic, trainer.training.actor
     assert {p.data_ptr() for p in critic.parameters() if not p.requires_grad} <= frozen
-    assert not {p.data_ptr() for p in critic.learnt()} & storages(trainer._actor)
+    assert not {p.data_ptr() for p in critic.parameters() if p.requires_grad} & storages(actor)
     before = [
         bits(adapter_of(trainer)),
         {n: p.clone() for n, p in critic.named_parameters() if p.requires_grad},
@@ -366,7 +368,7 @@ def test_a_critic_on_a_shared_backbone_moves_the_adapter(folder):
     moved = []
     for coefficient in (1e-9, 5.0):
         trainer = trainer_for(folder, {"values"}, critic={"backbone": "shared", "warmup_updates": 0})
-        torch.nn.init.ones_(trainer._critic.head.weight)
+        torch.nn.init.ones_(trainer.training.critic.head.weight)
         update(trainer, PPO(PPO.Config(value_coefficient=coefficient)))
         moved.append(bits(trainer.weights()))
     assert not same(*moved)

@@ -214,7 +214,9 @@ def trie_gradient(model, groups, algorithm, budget=10**6, plain=False):
     model = copy.deepcopy(model)
     adaptation.use_trie(model, plain)
     batch = Batch(groups)
-    step = Step(model, model.dtype, budget, algorithm, batch, algorithm.credit(batch), True, 1)
+    step = Step(
+        forward.Policy(model), model.dtype, budget, algorithm, batch, algorithm.credit(batch), True, 1
+    )
     loss = step.accumulate(micro_batch.encode(groups), Tally(), None)
     return loss, {name: p.grad for name, p in model.named_parameters()}
 
@@ -353,7 +355,11 @@ def run(trainer, updates, algorithm=None):
 
 def prepare_and_update(trainer, groups, algorithm=None):
     algorithm = algorithm or Probe()
-    batch = trainer.prepare(groups, algorithm.needs)
+    return learn(trainer, trainer.prepare(groups, algorithm.needs), algorithm)
+
+
+def learn(trainer, batch, algorithm=None):
+    algorithm = algorithm or Probe()
     return trainer.update(batch, algorithm.credit(batch), algorithm)
 
 
@@ -631,6 +637,24 @@ async def ask_twice(engine, prompt, seed):
         part.spans.append(span)
         part.token_ids += [*completion.token_ids, 7, 8]
     return trajectory
+
+
+@pytest.mark.parametrize("options", [{}, {"minibatches": 2, "old_logprobs": "recompute"}])
+def test_tokens_that_older_weights_sampled_are_not_audited(folder, options):
+    trainer, algorithm = trainer_for(folder, **options), Probe()
+    groups = play_with(trainer)
+    *older, newest = [span for trajectory in groups[0].trajectories for span in trajectory.spans]
+    for span in older:
+        span.version, span.logprobs = 6, [logprob - 1 for logprob in span.logprobs]
+    for span in (newest, *(span for t in groups[1].trajectories for span in t.spans)):
+        span.version = 7
+    with pytest.raises(AgentRLError, match="disagree about a token by 1 nats"):
+        prepare_and_update(trainer_for(folder, **options), groups)
+    metrics = learn(trainer, trainer.prepare(groups, algorithm.needs, 7))
+    assert 0 <= metrics["audit/max_logprob_difference"] < 1e-4
+    newest.logprobs, again = [logprob - 1 for logprob in newest.logprobs], trainer_for(folder, **options)
+    with pytest.raises(AgentRLError, match="disagree about a token by 1 nats"):
+        learn(again, again.prepare(groups, algorithm.needs, 7))
 
 
 def test_what_the_engine_samples_passes_the_audit_update_after_update(folder):

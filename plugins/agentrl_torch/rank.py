@@ -1,0 +1,114 @@
+"""The process of one rank: `python -m agentrl_torch.rank DESCRIPTOR`.
+
+It does what comes through the pipe whose file descriptor is named, and answers. It ends when the pipe does,
+whatever it is doing then, so that no rank outlives the run.
+"""
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from agentrl.errors import AgentRLError, UsageError
+from agentrl_torch.messages import UNREADABLE, Failure, Setup
+
+# Exit code once nobody is left to answer.
+_NOBODY_LEFT = 1
+
+
+def main(descriptor: int) -> None:
+    """Serve until the pipe ends."""
+    # Both reach all processes of a run at once, but when to stop is for the main process to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection = Connection(descriptor)
+    # What is imported there can be imported here, algorithms in a folder of the user's own included.
+    sys.path[:] = connection.recv()
+    # What libraries print would be in the midst of what the run shows.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
+    server, name = _Server(), ""
+    while name != "close":
+        name, arguments = inbox.get()
+        connection.send(_attempt(server, name, arguments))
+
+
+def _receive(connection: Connection, inbox: Any) -> None:
+    try:
+        while True:
+            inbox.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(_NOBODY_LEFT)
+    except Exception as error:  # such as an algorithm that cannot be imported here
+        inbox.put(("refuse", (error,)))
+
+
+def _attempt(server: "_Server", name: str, arguments: tuple[Any, ...]) -> Any:
+    try:
+        return getattr(server, name)(*arguments)
+    except AgentRLError as error:
+        return Failure(str(error), error)
+    except Exception:
+        return Failure(traceback.format_exc())
+
+
+class _Server:
+    """What a rank can be asked to do."""
+
+    def begin(self, setup: Setup, model: Path | str, needs: Any, steps: int) -> int:
+        """Meet the others, load the models, and return how many bytes the actor's weights are."""
+        from agentrl_torch.training import Training
+        from agentrl_torch.world import join
+
+        device = setup.resources.device
+        world = join(setup.rank, setup.ranks, setup.meeting_point, device)
+        self.training = Training(setup.config, setup.sharding, world)
+        self.training.start(model, needs, steps, setup.resources)
+        size: int = self.training.bytes
+        return size
+
+    def prepare(self, batch: Any, needs: Any) -> Any:
+        """Return what there is to know about the batch."""
+        self.training.prepare(batch, needs)
+        return replace(batch, groups=[], minibatches=[])
+
+    def update(self, batch: Any, credits: Any, algorithm: Any) -> dict[str, float]:
+        """Train on the batch."""
+        return self.training.update(batch, credits, algorithm)
+
+    def write_weights(self, path: Path) -> None:
+        """Write the actor's weights to a file."""
+        self.training.write_weights(path)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint."""
+        self.training.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint."""
+        self.training.load(folder)
+
+    def save_model(self, folder: Path) -> None:
+        """Write a model directory."""
+        self.training.save_model(folder)
+
+    def refuse(self, error: Exception) -> None:
+        """Answer to what could not be read."""
+        raise UsageError(UNREADABLE.format(error)) from error
+
+    def close(self) -> None:
+        """Leave the other ranks."""
+        import torch.distributed
+
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,48 @@
+"""How models lie over the ranks of a trainer: here, whole in the only one there is."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from agentrl_torch import optimization
+from agentrl_torch.learner import Learner, Recipe
+from agentrl_torch.world import World
+
+
+class Sharding(ABC):
+    """Lays out what is called in an update: models that learn, and one that does not.
+
+    It goes to every rank, so it can be pickled; `begin` comes first there.
+    """
+
+    def begin(self, world: World, device: str) -> None:
+        """Make this process ready, before models are loaded."""
+        self.world = world
+        self.device = device
+
+    @abstractmethod
+    def learner(self, recipe: Recipe, dtype: torch.dtype) -> Learner:
+        """Return the learner; `dtype` is what matrix products are computed in."""
+
+    @abstractmethod
+    def frozen(self, network: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """Return what to call in place of a network that never learns."""
+
+
+class Whole(Sharding):
+    """Leaves everything as it is."""
+
+    def learner(self, recipe: Recipe, dtype: torch.dtype) -> Learner:
+        """Return the learner with a new optimizer."""
+        return with_adamw(recipe)
+
+    def frozen(self, network: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """Return the network."""
+        return network
+
+
+def with_adamw(recipe: Recipe) -> Learner:
+    """Return a learner whose parameters AdamW moves as they are."""
+    optimizer = optimization.adamw(recipe.module.parameters(), recipe.rate, recipe.betas, recipe.weight_decay)
+    return Learner(recipe.name, recipe.network, recipe.module, optimizer, recipe.rate, recipe.max_norm)

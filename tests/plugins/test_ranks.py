@@ -1,0 +1,496 @@
+"""Whoever trains, in one process or in several, computes the same; and no rank is left behind."""
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import closing
+from itertools import chain
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from agentrl import AgentRLError, Credit, Group, Segment, Span, Task, Trajectory, UsageError
+from agentrl.interfaces import Resources
+from agentrl_grpo import GRPO
+from agentrl_imitation import Imitation
+from agentrl_ppo import PPO
+from agentrl_tiny.tokenizer import build_tokenizer
+from agentrl_torch import TorchTrainer, micro_batch
+from agentrl_torch.config import TorchConfig
+from agentrl_torch.lora import LoRAConfig
+from agentrl_torch.ranks import divide
+from agentrl_torch.sharing import share
+
+torch.set_num_threads(1)
+
+NEEDS = frozenset({"values", "reference"})
+OTHERS = [
+    ("torch", {"ranks": 2}),
+    *[("deepspeed", {"stage": stage, "ranks": ranks}) for stage in (1, 2, 3) for ranks in (1, 2)],
+]
+
+
+def name_of(value):
+    return "-".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
+
+
+every_other = pytest.mark.parametrize(("kind", "options"), OTHERS, ids=name_of)
+# FSDP2, ZeRO-1 and ZeRO-3 on two ranks.
+some_others = pytest.mark.parametrize(("kind", "options"), [OTHERS[0], OTHERS[2], OTHERS[-1]], ids=name_of)
+
+
+def make_model(path, **more):
+    tokenizer = build_tokenizer()
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=24,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=128,
+        **more,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+def trainer_for(folder, kind="torch", needs=NEEDS, **options):
+    """Start a trainer; whoever calls closes it."""
+    kind_of = TorchTrainer if kind == "torch" else deepspeed_trainer()
+    critic = {"critic": {"warmup_updates": 0}} if "values" in needs else {}
+    usual = {"learning_rate": 1e-3, "audit_threshold": 1e9}
+    trainer = kind_of(kind_of.Config(**{**usual, **critic, **options}))
+    trainer.check(needs)
+    trainer.start(folder, needs, 10, Resources())
+    return trainer
+
+
+def deepspeed_trainer():
+    pytest.importorskip("deepspeed", reason="install agentrl's extra 'deepspeed'")
+    from agentrl_deepspeed import DeepSpeedTrainer
+
+    return DeepSpeedTrainer
+
+
+def play(seed=0, tasks=3):
+    """Return groups of three trajectories with two turns each; only some earn something."""
+    rng = random.Random(seed)
+    groups = []
+    for name in range(tasks):
+        prompt = [rng.randrange(10, 60) for _ in range(5)]
+        members = []
+        for _ in range(3):
+            ids, spans = list(prompt), []
+            for turn in range(2):
+                length = rng.randrange(1, 6)
+                spans.append(Span(len(ids), [-4.0] * length, turn))
+                ids += [rng.randrange(10, 60) for _ in range(length + 2)]
+            members.append(Trajectory(Task(f"{name}"), segments=[Segment(ids, spans)], reward=rng.random()))
+        groups.append(Group(Task(f"{name}"), members))
+    return groups
+
+
+def update(trainer, seed=0, algorithm=None, tasks=3):
+    algorithm = algorithm or PPO(PPO.Config(kl="k3", kl_coefficient=0.1))
+    batch = trainer.prepare(play(seed, tasks), algorithm.needs)
+    return trainer.update(batch, algorithm.credit(batch), algorithm)
+
+
+def flat(facts):
+    return [number for members in facts for row in members for number in row]
+
+
+def what_it_learns(folder, kind="torch", updates=2, algorithm=None, tasks=3, **options):
+    """Return weights, facts about a batch, and metrics after some updates."""
+    with closing(trainer_for(folder, kind, **options)) as trainer:
+        metrics = [update(trainer, seed, algorithm, tasks) for seed in range(updates)]
+        batch = trainer.prepare(play(9), NEEDS)
+        weights = {name: tensor.clone() for name, tensor in trainer.weights().items()}
+        return weights, flat(batch.values), flat(batch.reference_logprobs), metrics
+
+
+def assert_alike(one, other, tolerance=1e-5):
+    assert one[0].keys() == other[0].keys()
+    assert max(float((one[0][name] - other[0][name]).abs().max()) for name in one[0]) < tolerance
+    for left, right in ((one[1], other[1]), (one[2], other[2])):
+        assert left == pytest.approx(right, abs=tolerance)
+    for left, right in zip(one[3], other[3], strict=True):
+        same = [name for name in left if not name.endswith(("_tokens", "sharing"))]
+        assert [left[n] for n in same] == pytest.approx([right[n] for n in same], abs=1e-4, nan_ok=True)
+
+
+@pytest.mark.slow
+@every_other
+def test_updates_give_the_same_actor_and_critic_whoever_makes_them(folder, kind, options):
+    expected = what_it_learns(folder)
+    before = LlamaForCausalLM.from_pretrained(folder).state_dict()
+    assert min(float((expected[0][name] - before[name]).abs().max()) for name in expected[0]) > 1e-4
+    assert_alike(what_it_learns(folder, kind, **options), expected)
+
+
+@pytest.mark.slow
+@some_others
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"critic": {"backbone": "shared", "warmup_updates": 0}},
+        {"critic": {"warmup_updates": 1, "warmup_until": 1, "extra_epochs": 1}},
+        {"micro_batch_tokens": 12},
+        {"minibatches": 2, "epochs": 2, "old_logprobs": "recompute", "weight_decay": 0.1},
+        {"gradient_checkpointing": True},
+    ],
+    ids=name_of,
+)
+def test_updates_are_the_same_with_other_options_too(folder, kind, options, more):
+    assert_alike(what_it_learns(folder, kind, **options, **more), what_it_learns(folder, **more))
+
+
+@pytest.mark.slow
+@some_others
+def test_models_with_tied_weights_are_trained_alike(tmp_path, kind, options):
+    tied = make_model(tmp_path, tie_word_embeddings=True)
+    found = what_it_learns(tied, kind, **options)
+    assert "lm_head.weight" not in found[0]
+    assert_alike(found, what_it_learns(tied))
+
+
+@pytest.mark.slow
+@some_others
+def test_three_ranks_may_have_less_to_do_than_there_are_of_them(folder, kind, options):
+    more = {"ranks": 3}
+    found = what_it_learns(folder, kind, tasks=1, **{**options, **more})
+    assert_alike(found, what_it_learns(folder, tasks=1))
+
+
+@pytest.mark.slow
+@every_other
+def test_where_nothing_is_taught_all_ranks_make_a_step_of_zero(folder, kind, options):
+    with closing(trainer_for(folder, kind, needs=frozenset({"groups"}), **options)) as trainer:
+        algorithm, groups = GRPO(), play()
+        for trajectory in chain.from_iterable(group.trajectories for group in groups):
+            trajectory.reward = 1.0
+        batch = trainer.prepare(groups, algorithm.needs)
+        metrics = trainer.update(batch, algorithm.credit(batch), algorithm)
+    assert metrics["trainer/skipped"] == 1
+    assert metrics["trainer/grad_norm"] == metrics["trainer/loss"] == 0
+
+
+# Checkpoints
+
+
+@pytest.mark.slow
+@some_others
+def test_ranks_resume_to_the_bit(folder, tmp_path, kind, options):
+    with closing(trainer_for(folder, kind, schedule="cosine", **options)) as through:
+        update(through)
+        through.save(tmp_path / "checkpoint")
+        expected = [update(through, seed) for seed in (1, 2)]
+        weights = {name: tensor.clone() for name, tensor in through.weights().items()}
+    with closing(trainer_for(folder, kind, schedule="cosine", **options)) as resumed:
+        resumed.load(tmp_path / "checkpoint")
+        assert [update(resumed, seed) for seed in (1, 2)] == expected
+        found = resumed.weights()
+        assert all(torch.equal(weights[name], found[name]) for name in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_checkpoint_of_the_torch_trainer_is_for_any_number_of_ranks(folder, tmp_path, before, after):
+    with closing(trainer_for(folder, ranks=before)) as first:
+        update(first)
+        first.save(tmp_path / "checkpoint")
+        expected = update(first, 1)
+    with closing(trainer_for(folder, ranks=after)) as second:
+        second.load(tmp_path / "checkpoint")
+        found = update(second, 1)
+    same = [name for name in expected if not name.endswith(("_tokens", "sharing"))]
+    assert [found[n] for n in same] == pytest.approx([expected[n] for n in same], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_deepspeed_is_for_as_many_ranks(folder, tmp_path):
+    with closing(trainer_for(folder, "deepspeed", stage=1, ranks=1)) as first:
+        first.save(tmp_path / "checkpoint")
+    with (
+        closing(trainer_for(folder, "deepspeed", stage=2, ranks=1)) as second,
+        pytest.raises(UsageError, match="ZeRO stage 1 does it over 1 ranks"),
+    ):
+        second.load(tmp_path / "checkpoint")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "options"), [OTHERS[0], OTHERS[-1]], ids=name_of)
+def test_the_model_that_ranks_write_is_the_one_they_have_trained(folder, tmp_path, kind, options):
+    with closing(trainer_for(folder, kind, **options)) as trainer:
+        update(trainer)
+        trainer.save_model(tmp_path / "model")
+        weights = trainer.weights()
+    written = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(torch.equal(weights[name], written[name]) for name in weights)
+    assert (tmp_path / "model" / "tokenizer.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("torch", {"ranks": 2}),
+        ("deepspeed", {"stage": 2, "ranks": 2}),
+        ("deepspeed", {"stage": 3, "ranks": 2}),
+    ],
+    ids=name_of,
+)
+def test_ranks_train_in_bfloat16_what_one_process_does_in_float32(folder, kind, options):
+    exact, rough = what_it_learns(folder), what_it_learns(folder, kind, dtype="bfloat16", **options)
+    assert_alike((*rough[:3], []), (*exact[:3], []), tolerance=0.02)
+    for left, right in zip(rough[3], exact[3], strict=True):
+        assert left["trainer/grad_norm"] == pytest.approx(right["trainer/grad_norm"], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"stage": 1, "offload_optimizer": "cpu"}, {"stage": 3, "offload_weights": "cpu"}], ids=name_of
+)
+def test_offloading_changes_nothing(folder, options):
+    assert_alike(what_it_learns(folder, "deepspeed", **options), what_it_learns(folder))
+
+
+# What goes wrong
+
+
+@pytest.mark.slow
+@some_others
+def test_a_loss_that_is_not_finite_stops_all_ranks(folder, kind, options):
+    with closing(trainer_for(folder, kind, needs=frozenset(), **options)) as trainer:
+        batch = trainer.prepare(play(), frozenset())
+        credits = Imitation().credit(batch)
+        credits[2][1] = Credit([math.inf] * len(credits[2][1].advantages))
+        with pytest.raises(AgentRLError, match="update 1: the loss is not finite"):
+            trainer.update(batch, credits, GRPO())
+        assert_all_gone(trainer)
+
+
+STEEP = """
+from agentrl_grpo import GRPO
+
+class Steep(GRPO):
+    def loss(self, tokens):
+        return (tokens.logprobs - tokens.logprobs.detach()).abs().sqrt()  # its slope at 0 is infinite
+"""
+
+
+@pytest.mark.slow
+@some_others
+def test_a_gradient_that_is_not_finite_stops_all_ranks(folder, tmp_path, monkeypatch, kind, options):
+    (tmp_path / "steep.py").write_text(STEEP)
+    monkeypatch.syspath_prepend(tmp_path)
+    from steep import Steep
+
+    with (
+        closing(trainer_for(folder, kind, needs=frozenset({"groups"}), **options)) as trainer,
+        pytest.raises(AgentRLError, match="update 1: the actor's gradient is nan"),
+    ):
+        update(trainer, algorithm=Steep())
+
+
+@pytest.mark.slow
+def test_the_audit_stops_all_ranks(folder):
+    with closing(trainer_for(folder, ranks=2, audit_threshold=1e-3)) as trainer:
+        with pytest.raises(AgentRLError, match="engine and trainer disagree about a token"):
+            update(trainer)
+        with pytest.raises(AgentRLError, match=r"the trainer's rank \d has failed"):
+            trainer.weights()
+
+
+def pids(trainer):
+    return [rank.process.pid for rank in trainer.training._crew]
+
+
+def is_there(pid):
+    """Return whether a process is there and not a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def assert_all_gone(trainer, *numbers):
+    deadline = time.monotonic() + 30
+    while any(map(is_there, numbers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_there, numbers))
+    assert trainer is None or trainer.training._crew == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "options"), [OTHERS[0], OTHERS[-1]], ids=name_of)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_is_one_sentence_and_the_end_of_all(folder, kind, options, victim):
+    with closing(trainer_for(folder, kind, **options)) as trainer:
+        numbers = pids(trainer)
+        os.kill(numbers[victim], signal.SIGKILL)
+        sentence = (
+            f"the trainer's rank {victim} was killed by signal 9; --resume goes on from the last checkpoint"
+        )
+        with pytest.raises(AgentRLError, match=sentence):
+            update(trainer)
+        assert_all_gone(trainer, *numbers)
+        with pytest.raises(AgentRLError, match=f"the trainer's rank {victim} has failed"):
+            trainer.weights()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "options"), [OTHERS[0], OTHERS[-1]], ids=name_of)
+def test_a_rank_that_is_killed_in_the_midst_of_an_update_does_not_leave_the_others_waiting(
+    folder, kind, options
+):
+    with closing(trainer_for(folder, kind, **options)) as trainer:
+        numbers = pids(trainer)
+        os.kill(numbers[1], signal.SIGSTOP)  # so that rank 0 waits for it in the midst of the update
+        threading.Timer(2, os.kill, (numbers[1], signal.SIGKILL)).start()
+        with pytest.raises(AgentRLError, match="rank 1 was killed by signal 9"):
+            update(trainer)
+        assert_all_gone(trainer, *numbers)
+
+
+@pytest.fixture
+def heeded_interrupts():
+    """Have Ctrl-C do what it does; shells start background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("heeded_interrupts")
+def test_an_interrupted_update_leaves_no_process(folder):
+    with closing(trainer_for(folder, ranks=2)) as trainer:
+        numbers = pids(trainer)
+        os.kill(numbers[1], signal.SIGSTOP)
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            update(trainer)
+        assert_all_gone(trainer, *numbers)
+
+
+@pytest.mark.slow
+def test_ranks_end_with_the_process_that_started_them(folder):
+    code = f"""
+        import os, signal
+        from agentrl.interfaces import Resources
+        from agentrl_torch import TorchTrainer
+        trainer = TorchTrainer(TorchTrainer.Config(ranks=2))
+        trainer.start({str(folder)!r}, frozenset(), 1, Resources())
+        print(*[rank.process.pid for rank in trainer.training._crew], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    numbers = [int(word) for word in done.stdout.split()]
+    assert len(numbers) == 2
+    assert_all_gone(None, *numbers)
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_one_sentence_on_ranks_too(tmp_path):
+    with pytest.raises(UsageError, match=r"has no config\.json, so it is no model"):
+        trainer_for(tmp_path, ranks=2)
+
+
+@pytest.mark.slow
+def test_an_algorithm_that_cannot_be_sent_to_ranks_is_refused(folder):
+    class Local(GRPO):
+        pass
+
+    with (
+        closing(trainer_for(folder, needs=frozenset({"groups"}), ranks=2)) as trainer,
+        pytest.raises(UsageError, match="define its class in a module that can be imported"),
+    ):
+        update(trainer, algorithm=Local())
+
+
+# Without any process
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"ranks": 2, "lora": LoRAConfig(rank=4)}, "trainer.lora trains in one process only"),
+        ({"critic": {}}, "trainer.critic is set, but the algorithm needs no critic"),
+    ],
+)
+def test_options_that_cannot_be_combined_are_refused(options, sentence):
+    pytest.importorskip("peft", reason="install agentrl's extra 'peft'")
+    with pytest.raises(UsageError, match=sentence):
+        TorchConfig(**options).check(frozenset())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"stage": 2, "offload_weights": "cpu"}, "offload_weights needs trainer.stage=3"),
+        ({"lora": {"rank": 4}}, "the trainer 'deepspeed' trains all weights"),
+        ({"dtype": "float64"}, "does not compute in float64"),
+        ({"deepspeed": {"optimizer": {}}}, "trainer.deepspeed.optimizer is decided by trainer.learning_rate"),
+        ({"zero": {"stage": 3}}, "trainer.zero.stage is decided by trainer.stage"),
+    ],
+)
+def test_options_that_deepspeed_cannot_have_are_refused(options, sentence):
+    pytest.importorskip("peft", reason="install agentrl's extra 'peft'")
+    trainer = deepspeed_trainer()
+    with pytest.raises(UsageError, match=sentence):
+        trainer(trainer.Config(**options)).check(frozenset())
+
+
+def test_without_deepspeed_its_trainer_says_what_to_install(monkeypatch):
+    from agentrl_deepspeed import DeepSpeedTrainer, trainer
+
+    monkeypatch.setattr(trainer, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'agentrl-platform\[deepspeed\]'"):
+        DeepSpeedTrainer().check(frozenset())
+
+
+def test_ranks_get_a_part_of_the_threads_and_need_a_gpu_each():
+    assert [each.threads for each in divide(Resources(threads=5), 2)] == [2, 2]
+    assert [each.threads for each in divide(Resources(threads=1), 2)] == [1, 1]
+    wanted = torch.cuda.device_count() + 1
+    with pytest.raises(
+        UsageError, match=f"needs {wanted} GPUs from 'cuda' on, and this machine has {wanted - 1}"
+    ):
+        divide(Resources(device="cuda"), wanted)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+@pytest.mark.parametrize("tasks", [1, 2, 7])
+def test_every_trajectory_is_computed_by_one_rank_and_none_has_much_more_to_do(ranks, tasks):
+    rows = micro_batch.encode(play(tasks=tasks))
+    shares = share(rows, ranks, budget=1000)
+    assert sorted((r.group, r.member) for mine in shares for r in mine) == [(r.group, r.member) for r in rows]
+    assert shares == share(rows, ranks, budget=1000)
+    sizes = [micro_batch.unique_tokens(mine) for mine in shares]
+    largest = max(micro_batch.unique_tokens([row]) for row in rows)
+    assert max(sizes) <= 2 * max(largest, -(-micro_batch.unique_tokens(rows) // ranks))
+
+
+def test_groups_stay_together_where_there_are_enough_of_them():
+    shares = share(micro_batch.encode(play(tasks=8)), 2, budget=1000)
+    groups = [{row.group for row in mine} for mine in shares]
+    assert not groups[0] & groups[1]

@@ -1,0 +1,161 @@
+"""Whole runs whose trainer has ranks: audited, killed, interrupted, resumed, compared with one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the ranks of a run in /proc"),
+]
+
+TRAINERS = [
+    {"trainer.ranks": 2},
+    {"trainer": "deepspeed", "trainer.ranks": 2, "trainer.stage": 3},
+]
+every_trainer = pytest.mark.parametrize("trainer", TRAINERS, ids=["fsdp", "zero-3"])
+SMALL = {
+    "tasks_per_step": 2,
+    "group_size": 4,
+    "evaluation.tasks": 4,
+    "checkpoints.every": 1,
+    "threads": 1,
+    "warmup": 2,
+    "simulator.max_turns": 2,
+    "simulator.max_new_tokens": 64,
+    "algorithm.kl": "reward",
+    "algorithm.kl_coefficient": 0.01,
+    "trainer.critic.warmup_updates": 0,
+}
+
+
+def command(folder: Path, steps: int, settings: dict[str, Any]) -> list[str]:
+    if settings.get("trainer") == "deepspeed" and not find_spec("deepspeed"):
+        pytest.skip("install agentrl's extra 'deepspeed'")
+    sets = [part for key, value in {**SMALL, **settings}.items() for part in ("--set", f"{key}={value}")]
+    run = ["run", "--env", "deepsearch", "--algo", "ppo", "--out", str(folder), "--steps", str(steps)]
+    return [sys.executable, "-m", "agentrl", *run, *sets]
+
+
+def resume(folder: Path) -> None:
+    words = [sys.executable, "-m", "agentrl", "run", "--resume", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """Return the metrics of each step that do not depend on the clock."""
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def weights(folder: Path) -> str:
+    return sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def ranks_of(run: int) -> list[int]:
+    """Return the numbers of the processes that train for a run, the first rank first."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parent = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[1]
+            words = Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(parent) == run and b"agentrl_torch.rank" in words:
+            found.append(int(entry))
+    return sorted(found)
+
+
+def interfere(
+    words: list[str], folder: Path, steps: int, act: Callable[[int, list[int]], None]
+) -> tuple[int, str]:
+    """Do something to a run and its ranks after so many steps; return its exit code and what it said."""
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as process:
+        while process.poll() is None and len(metrics(folder)) < steps:
+            time.sleep(0.01)
+        ranks = ranks_of(process.pid)
+        assert len(ranks) == 2
+        act(process.pid, ranks)
+        _, said = process.communicate()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{rank}").exists() for rank in ranks) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    return process.returncode, said
+
+
+@pytest.mark.timeout(900)
+@every_trainer
+def test_runs_with_ranks_keep_the_audit_and_resume_to_the_bit(
+    tmp_path: Path, trainer: dict[str, Any]
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = subprocess.run(command(whole, 3, trainer), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(row["audit/max_logprob_difference"] for row in metrics(whole)) < 1e-3
+    code, _ = interfere(command(killed, 3, trainer), killed, 1, lambda run, _: os.kill(run, signal.SIGKILL))
+    assert code == -signal.SIGKILL
+    resume(killed)
+    assert metrics(killed) == metrics(whole)
+    assert weights(killed) == weights(whole)
+
+
+@pytest.mark.timeout(900)
+@every_trainer
+def test_a_run_whose_rank_is_killed_says_so_in_one_sentence_and_can_be_resumed(
+    tmp_path: Path, trainer: dict[str, Any]
+) -> None:
+    folder = tmp_path / "run"
+    words = command(folder, 3, trainer)
+    code, said = interfere(words, folder, 1, lambda _, ranks: os.kill(ranks[1], signal.SIGKILL))
+    assert code == 1
+    assert "rank 1 was killed by signal 9; --resume goes on from the last checkpoint" in " ".join(
+        said.split()
+    )
+    assert "Traceback" not in said
+    resume(folder)
+    assert len(metrics(folder)) == 3
+
+
+@pytest.mark.timeout(900)
+@every_trainer
+def test_ctrl_c_reaches_a_run_with_all_its_ranks_and_leaves_none(
+    tmp_path: Path, trainer: dict[str, Any]
+) -> None:
+    folder = tmp_path / "run"
+
+    def press(run: int, ranks: list[int]) -> None:
+        for number in (run, *ranks):  # as a terminal does
+            os.kill(number, signal.SIGINT)
+
+    code, _ = interfere(command(folder, 3, trainer), folder, 1, press)
+    assert code == 130
+    saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert saved[-1] == f"step-{len(metrics(folder)):06d}"
+
+
+@pytest.mark.timeout(900)
+def test_a_run_with_ranks_learns_what_one_in_one_process_learns(tmp_path: Path) -> None:
+    found = []
+    for ranks in (1, 2):
+        folder = tmp_path / f"{ranks}"
+        words = command(folder, 2, {"trainer.ranks": ranks})
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(metrics(folder)[0])
+    names = ["trainer/loss", "trainer/grad_norm", "critic/grad_norm", "policy/entropy", "policy/kl_old"]
+    assert [found[1][n] for n in names] == pytest.approx([found[0][n] for n in names], rel=1e-3, abs=1e-6)
