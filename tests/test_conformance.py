@@ -30,10 +30,12 @@ CHECKS: dict[str, Any] = {
     "engine": check_engine,
     HOOK: check_hook,
 }
+# They have no defaults: their own tests hold them to the rules, with a server and with a model.
+ELSEWHERE = {("reward", "llm_judge"), ("reward", "similarity")}
 SHIPPED = [
     (plugin.kind, plugin.name)
     for plugin in list_plugins()
-    if plugin.kind in CHECKS and plugin.distribution == CORE
+    if plugin.kind in CHECKS and plugin.distribution == CORE and (plugin.kind, plugin.name) not in ELSEWHERE
 ]
 
 

@@ -1,6 +1,6 @@
 """Makes the parts of a run from its configuration: plugins by name, who gets what, what fits together."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from agentrl.hooks import Hooks
 from agentrl.hosting.elsewhere import RemoteEnv, RemotePool
 from agentrl.hosting.pool import EnvPool, InProcessPool, WorkerPool
 from agentrl.interfaces import Agent, Algorithm, Engine, Env, Resources, Trainer
-from agentrl.judging import WeightedReward
+from agentrl.judging import WeightedReward, started
 from agentrl.machine import cores
 from agentrl.simulator import Simulator
 from agentrl.types import Need
@@ -85,11 +85,12 @@ def check_needs(algorithm: Algorithm, trainer: Trainer, env: type[Env], config: 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The parts that play episodes."""
+    """The parts that play and judge episodes."""
 
     env: Env
     pool: EnvPool
     engine: Engine
+    rewards: Sequence[WeightedReward]
     hooks: Hooks
     config: RunConfig
     display: Display
@@ -111,14 +112,18 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(config: RunConfig, model: Path | str, hooks: Hooks, display: Display) -> AsyncIterator[Stage]:
-    """Set up env, pool and engine, and take them down again."""
+async def stage(
+    config: RunConfig, model: Path | str, hooks: Hooks, display: Display, folder: Path | None = None
+) -> AsyncIterator[Stage]:
+    """Set up env, pool, rewards and engine, and take them down again; `folder` is the run's, if any."""
     async with AsyncExitStack() as closing:
         env = plugins.make("env", config.env.name, config.env.options)
         closing.push_async_callback(env.close)
         pool = env_pool(config, env)
         closing.push_async_callback(pool.close)
+        kept = folder / "rewards" if folder else None
+        rewards = await closing.enter_async_context(started(weighted_rewards(config), kept))
         engine = plugins.make("engine", config.engine.name, config.engine.options)
         closing.push_async_callback(engine.close)
         await engine.start(model, resources(config))
-        yield Stage(env, pool, engine, hooks, config, display)
+        yield Stage(env, pool, engine, rewards, hooks, config, display)

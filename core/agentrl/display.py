@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from agentrl.tables import Clock, chosen, steps_table, summary_table, summary_title
 
 if TYPE_CHECKING:
+    from agentrl.early_signs import Beside
     from agentrl.evaluation import Evaluation
 
 _ROWS = 10
@@ -51,8 +52,8 @@ class Display:
     def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
         """Show an update."""
 
-    def evaluated(self, step: int, evaluation: "Evaluation") -> None:
-        """Show an evaluation on held-out tasks."""
+    def evaluated(self, step: int, evaluation: "Evaluation", beside: "Beside") -> None:
+        """Show an evaluation on held-out tasks, and the reward of training beside it."""
 
     def warn(self, text: str) -> None:
         """Show what somebody should know; may be called from any thread."""
@@ -91,12 +92,15 @@ class PlainDisplay(Display):
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in chosen(metrics).items())
         self._write(f"step {step}/{total}  {numbers}  {self._clock.describe(total - step)}")
 
-    def evaluated(self, step: int, evaluation: "Evaluation") -> None:
+    def evaluated(self, step: int, evaluation: "Evaluation", beside: "Beside") -> None:
         """Write an evaluation."""
-        found = {name: evaluation.metrics[name] for name in _MEASURES if name in evaluation.metrics}
+        names = dict.fromkeys((*_MEASURES, *beside.audit))
+        found = {name: evaluation.metrics[name] for name in names if name in evaluation.metrics}
         numbers = "  ".join(
             f"{name} {value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]" for name, value in found.items()
         )
+        if beside.train_reward is not None:
+            numbers += f"  (reward in training {beside.train_reward:.3f})"
         self._write(f"step {step}, {evaluation.tasks} held-out tasks of {evaluation.split}:  {numbers}")
         self._clock.restart()
 

@@ -20,6 +20,10 @@ class PluginError(UsageError):
     """A plugin is missing, ambiguous, broken, disabled, or of the wrong kind."""
 
 
+class Unjudged(AgentRLError):
+    """A reward cannot judge this one trajectory, for a reason that says nothing about the agent."""
+
+
 class ContextFull(AgentRLError):
     """The conversation has filled the model's context: there is no room for another token."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from agentrl.breakdown import TagEffect, attempts, by_difficulty, by_label, by_scenario, by_tag, passes
 from agentrl.config import EvaluationConfig
 from agentrl.errors import AgentRLError
-from agentrl.judging import WeightedReward, judge
+from agentrl.judging import Judge, WeightedReward
 from agentrl.panel import Panel
 from agentrl.seeds import derive
 from agentrl.simulator import Simulator
@@ -81,8 +81,8 @@ async def evaluate(
         seed=derive(settings.seed, "evaluate"),
         temperature=settings.temperature,
         progress=progress,
+        judge=Judge(rewards),
     )
-    await judge(groups, rewards)
     refuse_if_all_failed(groups)
     return summarize(groups, panel.split, whole_scenarios=panel.whole_scenarios), groups
 

@@ -1,55 +1,136 @@
-"""Scores trajectories: every reward on every trajectory, weighted, summed, adjusted by hooks."""
+"""Scores trajectories: every reward on every trajectory, weighted, summed, adjusted by hooks.
 
-import asyncio
+The simulator has each trajectory judged as soon as it was played, while others still play: a reward that
+waits for something, such as a model that is asked over the network, keeps no episode waiting.
+"""
+
+import logging
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
-from agentrl.errors import AgentRLError
+from agentrl.errors import AgentRLError, Unjudged
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Reward
+from agentrl.together import all_of
 from agentrl.types import Group, Trajectory
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedReward:
-    """A reward under its name, with its weight in the sum; weight 0 makes it a metric."""
+    """A reward under its name, with its weight in the sum; weight 0 makes it a metric.
+
+    `told` holds what was said of it in warnings, so that it is said once.
+    """
 
     name: str
     reward: Reward
     weight: float
+    told: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Scores a trajectory with all rewards, side by side.
+
+    Without `hooks` the reward is the weighted sum alone, which is what is measured on held-out tasks: what
+    hooks and algorithms add shapes the training.
+    """
+
+    rewards: Sequence[WeightedReward]
+    hooks: Hooks | None = None
+
+    async def __call__(self, trajectory: Trajectory) -> None:
+        """Set `rewards` and `reward`, unless the trajectory failed.
+
+        One that a reward cannot judge fails, for nobody knows what it would teach; a reward of weight 0 is
+        left out of it instead.
+
+        Raises:
+            AgentRLError: a reward raised or gave no finite number; it names reward and task.
+        """
+        if trajectory.failed:
+            return
+        try:
+            scores = await all_of(self._score(each, trajectory) for each in self.rewards)
+        except Unjudged as cause:
+            trajectory.stop, trajectory.error = "error", str(cause)
+            return
+        total = 0.0
+        for weighted, score in zip(self.rewards, scores, strict=True):
+            if score is not None:
+                trajectory.rewards[weighted.name] = score
+                total += weighted.weight * score
+        trajectory.reward = total + (self.hooks.adjust_reward(trajectory) if self.hooks else 0.0)
+
+    async def _score(self, weighted: WeightedReward, trajectory: Trajectory) -> float | None:
+        """Return the score; None if the trajectory cannot be judged, and need not be."""
+        try:
+            return await _score(weighted, trajectory)
+        except Unjudged as error:
+            cause = f"the reward {weighted.name!r} could not judge it: {error}"
+            if weighted.weight:
+                raise Unjudged(cause) from error
+            if "unjudged" not in weighted.told:
+                weighted.told.add("unjudged")
+                _log.warning("a trajectory of task %r has no such score: %s", trajectory.task.id, cause)
+            return None
 
 
 async def judge(
     groups: Iterable[Group], rewards: Sequence[WeightedReward], hooks: Hooks | None = None
 ) -> None:
-    """Set `rewards` and `reward` of every trajectory that did not fail.
+    """Judge all trajectories of `groups` side by side (see `Judge`)."""
+    one = Judge(rewards, hooks)
+    await all_of(one(trajectory) for group in groups for trajectory in group.trajectories)
 
-    Without `hooks` the reward is the weighted sum alone, which is what is measured on held-out tasks: what
-    hooks and algorithms add shapes the training.
+
+@asynccontextmanager
+async def started(
+    rewards: Sequence[WeightedReward], folder: Path | None
+) -> AsyncIterator[Sequence[WeightedReward]]:
+    """Start the rewards, and close them at the end.
+
+    Args:
+        rewards: all of the run.
+        folder: where each may leave files, in a folder of its name; None if nothing is kept.
 
     Raises:
-        AgentRLError: a reward raised or gave no finite number; it names reward and task.
+        AgentRLError: one cannot begin; it names the reward.
     """
-    played = [t for group in groups for t in group.trajectories if not t.failed]
-    await asyncio.gather(*(_judge_one(trajectory, rewards, hooks) for trajectory in played))
+    async with AsyncExitStack() as closing:
+        for each in rewards:
+            closing.push_async_callback(each.reward.close)
+            await _start(each, folder / each.name if folder else None)
+        yield rewards
 
 
-async def _judge_one(trajectory: Trajectory, rewards: Sequence[WeightedReward], hooks: Hooks | None) -> None:
-    total = 0.0
-    for weighted in rewards:
-        score = await _score(weighted, trajectory)
-        trajectory.rewards[weighted.name] = score
-        total += weighted.weight * score
-    trajectory.reward = total + (hooks.adjust_reward(trajectory) if hooks else 0.0)
+async def _start(weighted: WeightedReward, folder: Path | None) -> None:
+    await _named(weighted.reward.start(folder), f"reward {weighted.name!r}")
 
 
 async def _score(weighted: WeightedReward, trajectory: Trajectory) -> float:
     where = f"reward {weighted.name!r} on task {trajectory.task.id!r}"
-    try:
-        score = float(await weighted.reward.score(trajectory))
-    except Exception as error:
-        raise AgentRLError(f"{where} raised {type(error).__name__}: {error}") from error
+    score = float(await _named(weighted.reward.score(trajectory), where))
     if not math.isfinite(score):
         raise AgentRLError(f"{where} gave {score}; a reward must be a finite number")
     return score
+
+
+async def _named(awaitable: Awaitable[T], where: str) -> T:
+    """Return what is awaited; whatever it raises says where it was."""
+    try:
+        return await awaitable
+    except Unjudged:
+        raise
+    except AgentRLError as error:
+        error.args = (f"{where}: {error}",)
+        raise
+    except Exception as error:
+        raise AgentRLError(f"{where} raised {type(error).__name__}: {error}") from error

@@ -132,8 +132,8 @@ class RunDirectory:
         """Append what became of each task of an update (see `task_record`)."""
         append_lines(self.path / "tasks.jsonl", ({"step": step, **row} for row in rows), "tasks")
 
-    def write_evaluation(self, step: int, evaluation: Evaluation, **beside: float | None) -> None:
-        """Append an evaluation, and further numbers to compare it with."""
+    def write_evaluation(self, step: int, evaluation: Evaluation, **beside: Any) -> None:
+        """Append an evaluation, and what it is to be compared with, JSON-safe."""
         row = {"step": step, **evaluation.to_json(), **beside}
         append_lines(self.path / "evaluations.jsonl", [row], "an evaluation")
 

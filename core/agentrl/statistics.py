@@ -61,6 +61,15 @@ def _normal(means: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - spread, mean + spread, n)
 
 
+def highest_rise(before: Estimate, now: Estimate) -> float:
+    """Return the upper end of the 95% interval of a difference of means, `now` minus `before`.
+
+    Newcombe 1998, Interval estimation for the difference between independent proportions, Statistics in
+    Medicine 17:873, method 10. Where both are of the same tasks, the true interval is narrower.
+    """
+    return now.mean - before.mean + math.hypot(now.high - now.mean, before.mean - before.low)
+
+
 def pass_at_k(attempts: int, successes: int, k: int) -> float:
     """Return the chance that at least one of k attempts succeeds, without bias.
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from agentrl.comparison import Comparison
     from agentrl.evaluation import Evaluation
     from agentrl.task_record import Digest
 
@@ -131,6 +132,17 @@ def digest_table(names: Sequence[str], digests: Sequence["Digest"]) -> Table:
         counts = (each.last if single else each.tasks, each.groups, each.trajectories)
         shares = (each.reward, each.success, each.taught, each.kept)
         table.add_row(*key, *map(str, counts), *("-" if x is None else f"{x:.3f}" for x in shares))
+    return table
+
+
+def comparison_table(comparisons: Sequence["Comparison"]) -> Table:
+    """Return the table of old and new scores."""
+    columns = ("old mean", "new mean", "changed", "correlation with old", "with success")
+    table = Table("reward", *columns, box=box.SIMPLE)
+    for each in comparisons:
+        numbers = (each.old, each.new, each.changed, each.alike, each.with_success)
+        name = "weighted sum" if each.name == "reward" else escape(each.name)
+        table.add_row(name, *("-" if x is None else f"{x:.3f}" for x in numbers))
     return table
 
 

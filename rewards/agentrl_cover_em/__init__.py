@@ -11,6 +11,8 @@ from agentrl.types import Trajectory
 class CoverEM(Reward):
     """1 if a normalised reference is a substring of the normalised answer, else 0."""
 
+    needs_references = True
+
     async def score(self, trajectory: Trajectory) -> float:
         """Return 1 or 0."""
         outcome = trajectory.outcome

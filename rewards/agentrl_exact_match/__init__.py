@@ -8,6 +8,8 @@ from agentrl.types import Trajectory
 class ExactMatch(Reward):
     """1 if the answer equals a reference after normalisation (see `agentrl.text`), else 0."""
 
+    needs_references = True
+
     async def score(self, trajectory: Trajectory) -> float:
         """Return 1 or 0."""
         outcome = trajectory.outcome

@@ -10,6 +10,8 @@ from agentrl.types import Trajectory
 class F1(Reward):
     """Token F1 of the answer, from 0 to 1; of several references the best counts."""
 
+    needs_references = True
+
     async def score(self, trajectory: Trajectory) -> float:
         """Return the F1, 0 without an answer."""
         outcome = trajectory.outcome

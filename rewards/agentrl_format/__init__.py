@@ -14,7 +14,13 @@ class Format(Reward):
     """The share of turns that keep to the convention, from 0 to 1."""
 
     class Config(PluginConfig):
-        """Options."""
+        """Options.
+
+        Attributes:
+            thought: the name of the tag around a thought.
+            actions: the names of the tags around actions.
+            thought_required: whether a turn without a thought breaks the convention.
+        """
 
         thought: str = "think"
         actions: tuple[str, ...] = ("search", "answer")

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from agentrl.display import Display, LiveDisplay, PlainDisplay
+from agentrl.early_signs import Beside
 from agentrl.evaluation import Evaluation
 from agentrl.statistics import Estimate
 from agentrl.tables import Clock, duration
@@ -32,7 +33,7 @@ def tell(display: Display) -> None:
         display.started("env: toy\nlong: " + "x" * 200, Path("runs/one"))
         display.phase("evaluate", "5 held-out tasks")
         display.episodes(3, 5)
-        display.evaluated(0, EVALUATION)
+        display.evaluated(0, EVALUATION, Beside())
         display.step(
             1, 2, {"reward": 0.25, "success": 0.5, "policy/entropy": 1.5, "failed": 0.0, "trainer/loss": 3.0}
         )
@@ -95,3 +96,11 @@ def test_times_read_as_people_say_them() -> None:
     clock.tick()
     assert clock.describe(0).endswith(" s")
     assert clock.describe(3).endswith(" left")
+
+
+def test_audited_metrics_and_the_reward_of_training_stand_beside_an_evaluation() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    PlainDisplay(console).evaluated(8, EVALUATION, Beside(0.625, audit=("success", "turns")))
+    assert isinstance(console.file, io.StringIO)
+    line = console.file.getvalue()
+    assert "reward 0.500 [0.250, 0.750]  turns 2.000 [1.000, 3.000]  (reward in training 0.625)" in line

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -109,6 +110,19 @@ class Dawdles(Brevity):
         return 1.0
 
 
+class NeedsAFolder(Brevity):
+    async def start(self, folder: Path | None) -> None:
+        assert folder is not None
+
+
+class ClosesOnce(Brevity):
+    async def start(self, folder: Path | None) -> None:
+        self.client = ["a connection"]
+
+    async def close(self) -> None:
+        self.client.pop()
+
+
 def test_a_good_reward_passes() -> None:
     check_reward(Brevity)
     check_reward(lambda: Brevity(), [make_trajectory(["one"])])
@@ -134,6 +148,8 @@ def test_a_reward_says_if_it_is_of_another_sort() -> None:
         (CountsFailedChecks, "prefers what is right: 1 of 3 checks passed scored 0.1, 2 of", "turned round"),
         (InPercent, "stays in its range: a trajectory, a success, got 33.3333", "between=.least, greatest"),
         (Blocks, "keeps nobody waiting: .* waiting for 0.[67] s", "asyncio.to_thread"),
+        (NeedsAFolder, "raises nothing: starting the reward raised AssertionError", "`folder` None"),
+        (ClosesOnce, "raises nothing: closing the reward raised IndexError", "at any time, and twice"),
         (Dawdles, "answers in time: .* took longer than 0.05 s", "`seconds`"),
     ],
 )

@@ -3,7 +3,8 @@
 import asyncio
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,19 @@ def idle_trajectories() -> list[tuple[str, Trajectory]]:
     return list(idle.items())
 
 
+@asynccontextmanager
+async def started(reward: Reward) -> AsyncIterator[None]:
+    """Start the reward, and close it at the end, as a run does."""
+    try:
+        with no_exception("starting the reward", "let it start with these options, and with `folder` None"):
+            await reward.start(None)
+        yield
+    finally:
+        with no_exception("closing the reward", "let `close` be called at any time, and twice"):
+            await reward.close()
+            await reward.close()
+
+
 @dataclass(frozen=True, slots=True)
 class RewardUnderTest:
     """Scores trajectories, holding each score to what every score owes."""
@@ -66,9 +80,15 @@ class RewardUnderTest:
         """Return the scores of trajectories, whatever scoring does to them."""
 
         async def score_all() -> list[float]:
-            return [await self.score(reward, *each) for each in copy.deepcopy(trajectories)]
+            async with started(reward):
+                return [await self.score(reward, *each) for each in copy.deepcopy(trajectories)]
 
         return asyncio.run(score_all())
+
+    async def score_as_it_is(self, reward: Reward, kind: str, trajectory: Trajectory) -> float:
+        """Return the score of this very trajectory, with the reward started for it alone."""
+        async with started(reward):
+            return await self.score(reward, kind, trajectory)
 
     async def score(self, reward: Reward, kind: str, trajectory: Trajectory) -> float:
         """Return the score of one trajectory, a finite float."""

@@ -14,6 +14,7 @@ from agentrl.testing.reward_scorer import (
     RewardUnderTest,
     built_in_trajectories,
     idle_trajectories,
+    started,
     very_long,
 )
 from agentrl.testing.rules import Report, RuleBroken, RuleSkipped, judge_by, left_out, name_of
@@ -163,13 +164,15 @@ async def _longest_silence(
             beats.append(time.monotonic())
             await asyncio.sleep(0.01)
 
-    beating = asyncio.create_task(beat())
-    await asyncio.sleep(0)
-    try:
-        await subject.score(reward, kind, trajectory)
-    finally:
-        beating.cancel()
-    return max(after - before for before, after in pairwise([*beats, time.monotonic()]))
+    async with started(reward):
+        beating = asyncio.create_task(beat())
+        await asyncio.sleep(0)
+        try:
+            await subject.score(reward, kind, trajectory)
+            beats.append(time.monotonic())
+        finally:
+            beating.cancel()
+    return max(after - before for before, after in pairwise(beats))
 
 
 def leaves_trajectories_alone(subject: RewardUnderTest) -> None:
@@ -177,7 +180,7 @@ def leaves_trajectories_alone(subject: RewardUnderTest) -> None:
     reward = subject.new()
     for kind, trajectory in subject.trajectories:
         before = copy.deepcopy(trajectory)
-        asyncio.run(subject.score(reward, kind, trajectory))
+        asyncio.run(subject.score_as_it_is(reward, kind, trajectory))
         if trajectory != before:
             raise RuleBroken(
                 "leaves trajectories alone",
