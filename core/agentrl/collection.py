@@ -14,7 +14,7 @@ from agentrl.errors import PluginError
 from agentrl.evaluation import refuse_if_all_failed
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum
-from agentrl.judging import WeightedReward, judge
+from agentrl.judging import Judge, WeightedReward
 from agentrl.seeds import derive
 from agentrl.simulator import Simulator
 from agentrl.types import Group, Task
@@ -60,19 +60,21 @@ class Collector:
             missing = self.config.tasks_per_step - sum(collection.kept)
             if not missing:
                 break
-            groups = await self._play(missing, round_seed(self.config.seed, step, number))
+            groups = await self._play(missing, step, number)
             collection.played += groups
             refuse_if_all_failed(collection.played)
             self.curriculum.learn(groups)
             collection.kept += map(self._keeps, groups)
         return collection
 
-    async def _play(self, count: int, seed: int) -> list[Group]:
+    async def _play(self, count: int, step: int, number: int) -> list[Group]:
         tasks = self.curriculum.choose(count)
         sizes = self._sizes(tasks)
-        groups = await self.simulator.play(tasks, sizes, seed=seed, progress=self.progress, alike=True)
-        await judge(groups, self.rewards, self.hooks)
-        return groups
+        seed, call = round_seed(self.config.seed, step, number), f"update {step:06d}, "
+        judge = Judge(self.rewards, self.hooks)
+        return await self.simulator.play(
+            tasks, sizes, seed=seed, progress=self.progress, alike=True, judge=judge, call=call
+        )
 
     def _sizes(self, tasks: list[Task]) -> list[int]:
         """Return how many trajectories each task gets.

@@ -76,6 +76,11 @@ class SimulatorConfig(_Section):
     act_timeout: float = Field(
         default=1800.0, gt=0, description="seconds Agent.act may take, waiting for the engine included"
     )
+    cut_off: float | None = Field(
+        default=None,
+        gt=1,
+        description="cut an episode off after so many times the median one's time; null: never",
+    )
     reset_retries: int = Field(default=2, ge=0, description="how often a failed reset is tried again")
     watchdog: float = Field(default=120.0, gt=0, description="seconds until it is said who waits")
 
@@ -89,6 +94,9 @@ class EvaluationConfig(_Section):
     every: int = Field(default=50, ge=0, description="steps between; 0 measures before and after only")
     temperature: float | None = Field(default=None, ge=0, description="of sampling; null: as in training")
     seed: int = Field(default=0, description="draws the tasks and plays them")
+    audit: tuple[str, ...] = Field(
+        default=("success",), description="metrics of 0 to 1 that have to rise with the training's reward"
+    )
 
 
 class CheckpointsConfig(_Section):
@@ -117,6 +125,12 @@ class RunConfig(_Section):
     group_size: int = Field(default=8, ge=1, description="trajectories a task in an update")
     refills: int = Field(
         default=0, ge=0, description="how often a step may choose further tasks for groups that were not kept"
+    )
+    staleness: int = Field(
+        default=0,
+        ge=0,
+        description="how many updates old the weights may be that sampled; from 1 on, episodes are played "
+        "while the trainer works",
     )
     warmup: int = Field(default=0, ge=0, description="updates that imitate Env.demonstrate first")
     warmup_learning_rate: float = Field(default=1e-4, gt=0, description="the learning rate meanwhile")

@@ -135,11 +135,34 @@ class Agent(Plugin, ABC):
 
 
 class Reward(Plugin, ABC):
-    """A score for a finished trajectory. Weights and sums are the core's; weight 0 makes it a metric."""
+    """A score for a finished trajectory. Weights and sums are the core's; weight 0 makes it a metric.
+
+    Attributes:
+        needs_references: whether it compares answers with right ones, so that it says nothing of an env that
+            gives none.
+    """
+
+    needs_references: bool = False
+
+    async def start(self, folder: Path | None) -> None:
+        """Get ready to score; called before anything is played, and perhaps again after `close`.
+
+        What people are to see of it may be left in `folder`, which whoever writes there has to make; None
+        where nothing is kept.
+        """
 
     @abstractmethod
     async def score(self, trajectory: Trajectory) -> float:
-        """Return the score. `trajectory.outcome` is set; trajectories with errors are never scored."""
+        """Return the score. `trajectory.outcome` is set; trajectories with errors are never scored.
+
+        Many are scored side by side, while other episodes play: await what takes long.
+
+        Raises:
+            Unjudged: this trajectory cannot be judged, which is not the agent's doing. It teaches nothing.
+        """
+
+    async def close(self) -> None:
+        """Release what the reward holds. May be called twice, and without `start`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,10 +377,13 @@ class Trainer(Plugin, ABC):
         """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
 
     @abstractmethod
-    def prepare(self, groups: list[Group], needs: frozenset[Need]) -> Batch:
+    def prepare(self, groups: list[Group], needs: frozenset[Need], version: int | None = None) -> Batch:
         """Return the batch with what `needs` asks for.
 
-        A trainer that trusts the engine's log-probabilities, audited, may leave `logprobs` out.
+        A trainer that trusts the engine's log-probabilities, audited, may leave `logprobs` out. `version` is
+        that of the actor's weights: what others sampled is not audited (see `Engine.load_weights`); None if
+        all tokens are theirs. An update that follows comes in the same thread, which may be another one than
+        `start` was called in.
         """
 
     @abstractmethod

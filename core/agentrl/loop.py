@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 
+from agentrl.ahead import Ahead, staleness
 from agentrl.collection import Collection, Collector
 from agentrl.config import RunConfig
 from agentrl.display import Display
-from agentrl.early_signs import rewards_between, sign_of_overfitting
-from agentrl.evaluation import Evaluation, evaluate
+from agentrl.early_signs import EarlySigns
+from agentrl.evaluation import evaluate
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Engine, Trainer
 from agentrl.judging import WeightedReward
@@ -24,6 +24,7 @@ from agentrl.panel import Panel
 from agentrl.rundir import RunDirectory, load_metrics
 from agentrl.simulator import Simulator
 from agentrl.task_record import task_rows
+from agentrl.together import in_thread
 from agentrl.types import Group
 
 
@@ -74,8 +75,9 @@ class Loop:
         self._display = display
         self._saved = progress.step
         self._consistent = True
-        self._audited = self._failed = self._warned = False
-        self._collector = Collector(
+        self._audited = self._failed = False
+        self._signs = EarlySigns(config, display.warn)
+        collector = Collector(
             parts.curriculum,
             parts.simulator,
             parts.rewards,
@@ -84,35 +86,41 @@ class Loop:
             config,
             display.episodes,
         )
+        self._ahead = Ahead(collector, config.staleness, config.steps)
         self._clock = began
         self._curriculum_state = parts.curriculum.state()
         self.progress = progress
 
     async def run(self) -> None:
         """Evaluate and train in turn."""
-        while True:
-            if self._evaluation_due():
-                await self.evaluate()
-            if self.progress.step >= self._config.steps:
-                break
-            await self.step()
+        try:
+            while True:
+                if self._evaluation_due():
+                    await self.evaluate()
+                if self.progress.step >= self._config.steps:
+                    break
+                await self.step()
+        finally:
+            await self._ahead.close()
         self.save()
 
     async def step(self) -> None:
-        """Do one update: everything after the rollout happens without a pause."""
+        """Do one update: everything after the episodes happens without a pause."""
         parts, step, began = self._parts, self.progress.step + 1, time.monotonic()
         await parts.engine.load_weights(parts.trainer.weights(), self.progress.step)
-        collection = await self._collector.collect(step)
+        collection = await self._ahead.take(step)
         rollout = time.monotonic() - began
-        await parts.engine.sleep()
+        if not self._config.staleness:
+            await parts.engine.sleep()
         self._consistent = False
-        metrics = {**rollout_metrics(collection.played), **self._learn(collection)}
+        metrics = {**rollout_metrics(collection.played), **await self._learn(collection)}
         metrics["time/rollout"] = rollout
         metrics["time/update"] = time.monotonic() - began - rollout
         self._record(step, collection, metrics)
         self._consistent = True
         self._tell(step, collection.played, metrics)
-        await parts.engine.wake()
+        if not self._config.staleness:
+            await parts.engine.wake()
 
     async def evaluate(self) -> None:
         """Play the held-out tasks and record how it went."""
@@ -127,11 +135,12 @@ class Loop:
             self._display.episodes,
         )
         self._directory.write_trajectories(f"eval-{step:06d}", groups)
-        beside = self._beside_training(step, evaluation)
-        self._directory.write_evaluation(step, evaluation, **beside)
+        earlier, metrics = self._directory.evaluations(), load_metrics(self._directory.path)
+        beside = self._signs.look(step, evaluation, earlier, metrics)
+        self._directory.write_evaluation(step, evaluation, **beside.to_json())
         self._tick()
-        self._display.evaluated(step, evaluation)
-        parts.hooks.evaluated(step, {**evaluation.means(), **{f"eval/{k}": v for k, v in beside.items()}})
+        self._display.evaluated(step, evaluation, beside)
+        parts.hooks.evaluated(step, {**evaluation.means(), **beside.numbers()})
 
     def save(self) -> None:
         """Write a checkpoint of the last recorded step, unless there is one.
@@ -145,29 +154,24 @@ class Loop:
         self._saved = step
         self._parts.hooks.checkpoint_saved(step, path)
 
-    def _beside_training(self, step: int, evaluation: Evaluation) -> dict[str, float]:
-        """Return the mean reward of the updates since the evaluation before; warn once if the two part."""
-        evaluations = self._directory.evaluations()
-        before = max((each for each in evaluations if each < step), default=step)
-        rewards = rewards_between(load_metrics(self._directory.path), before, step)
-        if not rewards:
-            return {}
-        sign = sign_of_overfitting(rewards, evaluations[before], evaluation)
-        if sign and not self._warned:
-            self._warned = True
-            self._display.warn(sign)
-        return {"train_reward": fmean(rewards)}
-
-    def _learn(self, collection: Collection) -> dict[str, float]:
-        parts, kept = self._parts, collection.usable()
+    async def _learn(self, collection: Collection) -> dict[str, float]:
+        """Update the weights; while episodes are played ahead, beside them."""
+        kept, version = collection.usable(), self.progress.step
         if not kept:
             self._display.warn("no group was kept, so this step updates nothing")
             return {"groups/kept": 0.0}
-        batch = parts.trainer.prepare(kept, parts.algorithm.needs)
+        shown = {"groups/kept": len(kept) / len(collection.played)}
+        if not self._config.staleness:
+            return shown | self._update(kept, version)
+        return shown | staleness(kept, version) | await in_thread(lambda: self._update(kept, version))
+
+    def _update(self, groups: list[Group], version: int) -> dict[str, float]:
+        parts = self._parts
+        batch = parts.trainer.prepare(groups, parts.algorithm.needs, version)
         credits = parts.algorithm.credit(batch)
         metrics = parts.trainer.update(batch, credits, parts.algorithm)
         noted = {f"credit/{name}": number for name, number in batch.logged.items()}
-        return {"groups/kept": len(kept) / len(collection.played), **noted, **metrics}
+        return {**noted, **metrics}
 
     def _record(self, step: int, collection: Collection, metrics: dict[str, float]) -> None:
         progress, groups = self.progress, collection.played
@@ -175,8 +179,8 @@ class Loop:
         progress.trajectories += sum(len(group.trajectories) for group in groups)
         progress.tokens += sum(t.sampled for group in groups for t in group.trajectories)
         self._tick()
-        # The next rollout moves the curriculum on; a checkpoint is of the step that was recorded.
-        self._curriculum_state = self._parts.curriculum.state()
+        # Who plays on moves the curriculum on; a checkpoint is of the step that was recorded.
+        self._curriculum_state = self._ahead.curriculum_state(step)
         self._directory.write_trajectories(f"step-{step:06d}", groups)
         self._directory.write_tasks(step, task_rows(groups, collection.kept))
         self._directory.write_metrics(step, metrics)

@@ -13,8 +13,8 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Return the means over the trajectories that did not fail, and the share of those that did.
 
     `truncated` is the share that did not come to an end, `truncated/max_turns` and `truncated/max_tokens`
-    say why. `groups/no_signal` is the share of groups whose rewards are all equal: group-relative advantages
-    are zero there.
+    say why. `cut_off` is the share that failed for being slow. `groups/no_signal` is the share of groups
+    whose rewards are all equal: group-relative advantages are zero there.
     """
     trajectories = [t for group in groups for t in group.trajectories]
     rows = [measure(t) for t in trajectories if not t.failed]
@@ -24,6 +24,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         **means,
         **{f"truncated/{stop}": _share(trajectories, stop) for stop in _TRUNCATIONS},
         "failed": 1 - len(rows) / len(trajectories),
+        "cut_off": fmean(t.stop == "cut" for t in trajectories),
         "groups/no_signal": fmean(not has_signal(group) for group in groups),
         "groups/played": float(len(groups)),
         "rollout/trajectories": float(len(trajectories)),

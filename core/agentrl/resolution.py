@@ -15,6 +15,7 @@ from agentrl.config import Choice, RewardChoice, RunConfig
 from agentrl.errors import PluginError, UsageError
 from agentrl.files import has_tokenizer
 from agentrl.hooks import hook_config
+from agentrl.interfaces import Plugin
 from agentrl.options import check_options, describe, nearest, suggestion
 from agentrl.plugins import HOOK, import_plugin, load, option_prefix
 from agentrl.settings import CHOICES, Layer, Settings, parse_sets
@@ -33,6 +34,7 @@ _RESUMABLE = (
     "simulator.step_timeout",
     "simulator.act_timeout",
     "simulator.watchdog",
+    "evaluation.audit",
 )
 
 
@@ -92,10 +94,19 @@ def _with_suggestions(defaults: Layer, said: Sequence[Layer]) -> Settings:
         who = f"suggested by env {asked['env']!r} for model {asked['model']!r}"
         suggested.append(Layer(who, load("env", asked["env"]).suggests_with.get(asked["model"], {})))
     settings = Settings.of([defaults, *suggested, *said])
+    if "algorithm" in asked:
+        suggested.append(_for_staleness(settings, load("algorithm", asked["algorithm"])))
+    settings = Settings.of([defaults, *suggested, *said])
     for kind, name in asked.items():
         if settings.name(kind) != name:
             raise PluginError(f"{settings.source(f'{kind}.name')}: comes too late to choose the {kind}")
     return settings
+
+
+def _for_staleness(settings: Settings, algorithm: type[Plugin]) -> Layer:
+    """Return what episodes of older weights ask for: that tokens count by how likely they are now."""
+    stale = settings.tree().get("staleness") and "correction" in algorithm.Config.model_fields
+    return Layer("suggested for staleness", {"algorithm.correction": "token"} if stale else {})
 
 
 def _check(settings: Settings) -> RunConfig:

@@ -4,11 +4,12 @@ import asyncio
 import json
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from agentrl import plugins
-from agentrl.assembly import Stage, check_needs, model_path, resources, stage, weighted_rewards
+from agentrl.assembly import Stage, check_needs, model_path, resources, stage
 from agentrl.config import RunConfig
 from agentrl.display import Display
 from agentrl.errors import AgentRLError
@@ -54,9 +55,9 @@ async def _evaluate(config: RunConfig, model: Path | None, display: Display) -> 
 
 
 async def _measure(parts: Stage, panel: Panel) -> Evaluation:
-    settings, rewards = parts.config.evaluation, weighted_rewards(parts.config)
+    settings, progress = parts.config.evaluation, parts.display.episodes
     parts.display.phase("evaluate", f"{len(panel.tasks)} tasks of {panel.split}")
-    evaluation, _ = await evaluate_panel(parts.simulator(), panel, settings, rewards, parts.display.episodes)
+    evaluation, _ = await evaluate_panel(parts.simulator(), panel, settings, parts.rewards, progress)
     return evaluation
 
 
@@ -127,7 +128,7 @@ class _Run:
         config, model = self.config, model_path(self.config)
         trainer = plugins.make("trainer", config.trainer.name, config.trainer.options)
         needs = check_needs(self.algorithm, trainer, plugins.load("env", config.env.name), config)
-        async with stage(config, model, self.hooks, self.display) as parts:
+        async with stage(config, model, self.hooks, self.display, self.directory.path) as parts:
             panel = held_out(parts)
             self.directory.write_manifest(config, parts.env, panel.tasks, model)
             if config.warmup:
@@ -169,7 +170,7 @@ class _Run:
         rooms = Parts(
             curriculum=curriculum,
             simulator=parts.simulator(),
-            rewards=weighted_rewards(self.config),
+            rewards=parts.rewards,
             hooks=self.hooks,
             trainer=trainer,
             algorithm=self.algorithm,
@@ -193,21 +194,21 @@ class _Run:
         config = self.config
         options = {**config.trainer.options, "learning_rate": config.warmup_learning_rate}
         trainer = plugins.make("trainer", config.trainer.name, options)
-        trainer.start(model, frozenset(), config.warmup, resources(config))
-        demonstrator = Demonstrator(parts.engine)
-        await warm_up(
-            parts.env,
-            parts.simulator(demonstrator, demonstrator.guide),
-            demonstrator,
-            self._curriculum(parts),
-            trainer,
-            plugins.make("algorithm", "imitation", {}),
-            config.warmup,
-            config.tasks_per_step * config.group_size,
-            self._report_warmup,
-        )
-        save_model(trainer, model_folder)
-        trainer.close()
+        with closing(trainer):
+            trainer.start(model, frozenset(), config.warmup, resources(config))
+            demonstrator = Demonstrator(parts.engine)
+            await warm_up(
+                parts.env,
+                parts.simulator(demonstrator, demonstrator.guide),
+                demonstrator,
+                self._curriculum(parts),
+                trainer,
+                plugins.make("algorithm", "imitation", {}),
+                config.warmup,
+                config.tasks_per_step * config.group_size,
+                self._report_warmup,
+            )
+            save_model(trainer, model_folder)
         return model_folder
 
     def _report_warmup(self, update: int, metrics: dict[str, float]) -> None:

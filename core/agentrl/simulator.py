@@ -6,10 +6,9 @@ episodes in the same order.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from agentrl.chat import ChatFormat
 from agentrl.config import SimulatorConfig
@@ -20,13 +19,15 @@ from agentrl.hooks import Hooks
 from agentrl.hosting.pool import EnvPool
 from agentrl.interfaces import Agent, Engine, Env
 from agentrl.seeds import derive
+from agentrl.stragglers import CutOff, Stragglers
+from agentrl.together import all_of
 from agentrl.types import Group, Observation, Sampling, Task, Trajectory
 from agentrl.watchdog import Watchdog
 
 
-def session_name(task: Task, place: int) -> str:
+def session_name(task: Task, place: int, call: str = "") -> str:
     """Return the name of the episode at `place` of a call of `Simulator.play`."""
-    return f"episode {place:05d} of task {task.id}"
+    return f"{call}episode {place:05d} of task {task.id}"
 
 
 class Simulator:
@@ -59,6 +60,8 @@ class Simulator:
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         alike: bool = False,
+        judge: Callable[[Trajectory], Awaitable[None]] | None = None,
+        call: str = "",
     ) -> list[Group]:
         """Play every task `group_size` times.
 
@@ -70,6 +73,8 @@ class Simulator:
             progress: told how many episodes of how many are over.
             alike: whether the episodes of a group begin alike, with the same seed of the env, so that they
                 differ by what the policy does; else each has a seed of its own.
+            judge: is given each trajectory as soon as it was played, while others still play.
+            call: what the names of these episodes begin with, where calls run side by side.
 
         Raises:
             AgentRLError: something is wrong with the run rather than with an episode.
@@ -80,19 +85,28 @@ class Simulator:
         episodes = [(task, group) for group, (task, size) in counted for _ in range(size)]
         slots = asyncio.Semaphore(min(self._config.concurrency, self._pool.size))
         finished = 0
+        stragglers = Stragglers(len(episodes), self._config.cut_off)
 
         async def play_one(task: Task, group: int, place: int) -> Trajectory:
             nonlocal finished
             own = derive(seed, task.id, place)
             trajectory = Trajectory(task, derive(seed, task.id, "start", group) if alike else own)
+            name = session_name(task, place, call)
             async with slots:
-                await self._play_one(trajectory, own, place, sampling, dog)
+                try:
+                    async with stragglers.watching():
+                        await self._play_one(trajectory, own, name, sampling, dog)
+                except CutOff as cause:
+                    trajectory.stop, trajectory.error = "cut", str(cause)
+            if judge:
+                with dog.waiting(name, "the judgement"):
+                    await judge(trajectory)
             finished += 1
             progress(finished, len(episodes))
             return trajectory
 
         with Watchdog(self._config.watchdog, self._warn) as dog:
-            played = iter(await _all([play_one(*one, place) for place, one in enumerate(episodes)]))
+            played = iter(await all_of(play_one(*one, place) for place, one in enumerate(episodes)))
         return [Group(task, list(islice(played, size))) for task, size in zip(tasks, sizes, strict=True)]
 
     def _sampling(self, temperature: float | None) -> Sampling:
@@ -101,10 +115,9 @@ class Simulator:
         return Sampling(temperature=wanted, top_p=config.top_p, max_tokens=config.max_new_tokens)
 
     async def _play_one(
-        self, trajectory: Trajectory, seed: int, place: int, sampling: Sampling, dog: Watchdog
+        self, trajectory: Trajectory, seed: int, session: str, sampling: Sampling, dog: Watchdog
     ) -> None:
         """Play `trajectory`; of the two seeds, its own is the env's, and `seed` is of all else."""
-        session = session_name(trajectory.task, place)
         sampling = replace(sampling, seed=derive(seed, "sampling"))
         conversation = Conversation(
             self._engine, self._chat, sampling, session, max_tokens=self._config.max_tokens
@@ -157,14 +170,3 @@ class Simulator:
             if last:
                 episode.fail(failure)
             return None
-
-
-async def _all(episodes: list[Coroutine[Any, Any, Trajectory]]) -> list[Trajectory]:
-    """Await all episodes; the first that raises cancels the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as running:
-            tasks = [running.create_task(episode) for episode in episodes]
-    except BaseExceptionGroup as failures:
-        first = failures.exceptions[0]
-        raise first from first.__cause__
-    return [task.result() for task in tasks]

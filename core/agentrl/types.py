@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Stop = Literal["done", "max_turns", "max_tokens", "error"]
+Stop = Literal["done", "max_turns", "max_tokens", "error", "cut"]
 Role = Literal["system", "user", "assistant", "tool"]
 Need = Literal["values", "reference", "logprobs", "groups", "step_keys", "demonstrations"]
 
@@ -193,9 +193,10 @@ class Trajectory:
         turns: in order.
         final: the observation that no action answered: the one that ended the episode.
         segments: the tokens, in the order in which they were made.
-        outcome: what the env judged; None only if `stop` is "error".
-        stop: why the episode ended. Trajectories with "error" take no part in credit.
-        error: the cause, readable, if `stop` is "error".
+        outcome: what the env judged; None only if the episode failed.
+        stop: why the episode ended. Those with "error", and with "cut" for being slow, failed: they take no
+            part in credit.
+        error: the cause, readable, if the episode failed.
         rewards: unweighted score by reward name; those of weight 0 are metrics.
         reward: the weighted sum that is learnt from, hooks' adjustments included.
         seconds: wall time of the episode.
@@ -225,8 +226,8 @@ class Trajectory:
 
     @property
     def failed(self) -> bool:
-        """Return whether the episode ended by a failure that says nothing about the agent."""
-        return self.stop == "error"
+        """Return whether the episode ended by something that says nothing about the agent."""
+        return self.stop in ("error", "cut")
 
 
 @dataclass(slots=True)

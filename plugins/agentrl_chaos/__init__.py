@@ -1,7 +1,7 @@
 """Breaks envs on purpose, so that you can see your run survive it: `--set hooks.chaos.crash=0.1`.
 
-At each reset and step an env crashes, hangs or returns garbage with the probabilities that are set. The same
-seeds bring the same misfortunes.
+At each reset and step an env crashes, hangs or returns garbage with the probabilities that are set, and takes
+as long as is set. The same seeds bring the same misfortunes.
 """
 
 import asyncio
@@ -28,11 +28,20 @@ class Chaos(Plugin):
     """Wraps every env in one that fails at random."""
 
     class Config(PluginConfig):
-        """How often, for each reset and each step; at most one of the three happens."""
+        """How often, for each reset and each step; at most one of the three happens.
+
+        Attributes:
+            crash: probability that the env raises.
+            hang: probability that it does not answer.
+            garbage: probability that it answers with something that is no observation.
+            delay: seconds that it takes for each reset and step, in addition to its own.
+            seed: draws what happens.
+        """
 
         crash: Probability = 0.0
         hang: Probability = 0.0
         garbage: Probability = 0.0
+        delay: float = Field(default=0.0, ge=0)
         seed: int = 0
 
         @model_validator(mode="after")
@@ -44,7 +53,7 @@ class Chaos(Plugin):
     @hookimpl
     def wrap_env(self, env: Env, task: Task, seed: int) -> Env | None:
         """Return `env` with a tendency to fail, or None if nothing is to fail."""
-        if not self.config.crash + self.config.hang + self.config.garbage:
+        if not self.config.crash + self.config.hang + self.config.garbage + self.config.delay:
             return None
         return Troubled(env, self.config, derive(self.config.seed, seed, task.id))
 
@@ -78,11 +87,13 @@ class Troubled(Env):
 
     async def reset(self, task: Task, seed: int) -> Observation:
         """Reset, or fail."""
+        await asyncio.sleep(self._rates.delay)
         failure = self._draw()
         return await self._suffer(failure, "reset") if failure else await self._env.reset(task, seed)
 
     async def step(self, action: Action) -> Observation:
         """Step, or fail."""
+        await asyncio.sleep(self._rates.delay)
         failure = self._draw()
         return await self._suffer(failure, "step") if failure else await self._env.step(action)
 

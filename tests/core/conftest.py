@@ -69,7 +69,7 @@ class ToyTrainer(Trainer):
     class Config(PluginConfig):
         rate: float = 0.1
     def start(self, model, needs, steps, resources): pass
-    def prepare(self, groups, needs): return Batch(groups)
+    def prepare(self, groups, needs, version=None): return Batch(groups)
     def update(self, batch, credits, algorithm): return {}
     def weights(self): return {}
     def save(self, folder): pass

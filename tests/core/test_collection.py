@@ -24,7 +24,7 @@ from agentrl.collection import Collection, Collector
 from agentrl.config import RunConfig
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Reward
-from agentrl.judging import WeightedReward
+from agentrl.judging import Judge, WeightedReward
 from agentrl.metrics import rollout_metrics
 from agentrl.seeds import derive
 from agentrl.task_record import digest, task_rows
@@ -65,14 +65,25 @@ class FakeSimulator:
         self.can_teach, self.fails = can_teach, fails
 
     async def play(
-        self, tasks: Sequence[Task], sizes: Sequence[int], seed: int, progress: object, *, alike: bool
+        self,
+        tasks: Sequence[Task],
+        sizes: Sequence[int],
+        seed: int,
+        progress: object,
+        *,
+        alike: bool,
+        judge: Judge,
+        call: str,
     ) -> list[Group]:
         assert alike, "what a group compares must begin alike"
         self.seeds.append(seed)
-        return [
+        groups = [
             Group(task, [self.trajectory(task, place) for place in range(size)])
             for task, size in zip(tasks, sizes, strict=True)
         ]
+        for trajectory in (each for group in groups for each in group.trajectories):
+            await judge(trajectory)
+        return groups
 
     def trajectory(self, task: Task, place: int) -> Trajectory:
         if self.fails:
