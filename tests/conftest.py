@@ -1,5 +1,12 @@
 """Settings that hold for all tests, and what many of them need."""
 
+import os
+import site
+import sys
+import venv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -18,3 +25,27 @@ def browser() -> str:
         return find_executable()
     except UsageError as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def make_environment() -> Callable[[Path], Mapping[str, str]]:
+    """Return what makes a virtual environment, and says under which variables its programs are found."""
+    return _make_environment
+
+
+def _make_environment(place: Path) -> Mapping[str, str]:
+    """Make a virtual environment with a pip of its own that sees this one, and reaches no package index."""
+    venv.create(place, with_pip=True, symlinks=True)
+    packages = next(place.glob("lib/*/site-packages"))
+    visible = [each for each in [*site.getsitepackages(), *sys.path] if each.endswith("site-packages")]
+    lines = [f"import site; site.addsitedir({each!r})\n" for each in visible]
+    (packages / "seen.pth").write_text("".join(lines))
+    for program in ("agentrl", "pytest", "ruff", "mypy"):
+        script = place / "bin" / program
+        script.write_text(f'#!/bin/sh\nexec "{place}/bin/python" -m {program} "$@"\n')
+        script.chmod(0o755)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    # 0 is how pip wants to be told in a variable that builds are not isolated.
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    path = os.pathsep.join([str(place / "bin"), os.environ["PATH"]])
+    return {**kept, **pip, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "VIRTUAL_ENV": str(place), "PATH": path}

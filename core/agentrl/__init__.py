@@ -1,7 +1,7 @@
 """A plugin platform for online reinforcement learning of multi-turn, tool-using LLM agents."""
 
 from agentrl.conversation import Conversation
-from agentrl.errors import AgentRLError, PluginError, UsageError
+from agentrl.errors import AgentRLError, PluginError, Unjudged, UsageError
 from agentrl.hookspecs import hookimpl
 from agentrl.hosting.elsewhere import Environment, RemoteEnv, Sandbox, SetupStep
 from agentrl.interfaces import (
@@ -80,6 +80,7 @@ __all__ = [
     "Trainer",
     "Trajectory",
     "Turn",
+    "Unjudged",
     "UsageError",
     "hookimpl",
     "system",

@@ -150,6 +150,15 @@ def find_plugin(kind: str, name: str) -> PluginInfo:
     return found[0]
 
 
+def obstacle(info: PluginInfo) -> str:
+    """Return in a few words why a plugin cannot be used, as far as one sees without importing it, or ""."""
+    if info.disabled:
+        return "disabled"
+    if sum(other.name == info.name for other in list_plugins(info.kind)) > 1:
+        return "provided twice"
+    return "" if _fits(info) else f"needs {CORE} {info.requires}"
+
+
 def _missing(kind: str, name: str) -> str:
     every = list_plugins()
     known = sorted({info.name for info in every if info.kind == kind})
@@ -165,8 +174,12 @@ def _missing(kind: str, name: str) -> str:
     return f"{message} installed: {', '.join(known) or 'none'}"
 
 
+def _fits(info: PluginInfo) -> bool:
+    return SpecifierSet(info.requires).contains(agentrl.__version__, prereleases=True)
+
+
 def _check_core_version(info: PluginInfo) -> None:
-    if not SpecifierSet(info.requires).contains(agentrl.__version__, prereleases=True):
+    if not _fits(info):
         raise PluginError(
             f"the {info.kind} {info.name!r} of {info.owner} needs {CORE} {info.requires}, but this is "
             f"{agentrl.__version__}; install versions that fit one another"

@@ -9,7 +9,12 @@ class Chat(Agent):
     """Pass on what the env shows and what the model replies."""
 
     class Config(PluginConfig):
-        """Options."""
+        """Options.
+
+        Attributes:
+            system: what the model is told first; "" says nothing.
+            stop: texts after which the model's turn is over, besides its own end of turn.
+        """
 
         system: str = ""
         stop: tuple[str, ...] = ()

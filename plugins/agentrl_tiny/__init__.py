@@ -13,7 +13,7 @@ from agentrl.interfaces import Model
 
 
 class Tiny(Model):
-    """The model `tiny`."""
+    """A transformer of 0.8 million parameters, small enough to learn on a CPU in minutes."""
 
     # Its thoughts are short; a turn that goes on longer has gone astray.
     suggests: ClassVar[Mapping[str, Any]] = {
@@ -30,7 +30,7 @@ class Tiny(Model):
 
 
 class TinyCode(Tiny):
-    """The model `tiny_code`."""
+    """As `tiny`, with the words of code, and drilled in writing calls."""
 
     suggests: ClassVar[Mapping[str, Any]] = {**Tiny.suggests, "simulator.max_new_tokens": 160}
 
@@ -40,7 +40,7 @@ class TinyCode(Tiny):
 
 
 class TinyWeb(Tiny):
-    """The model `tiny_web`."""
+    """As `tiny`, with a tokenizer for pages, and drilled in doing what a goal says."""
 
     suggests: ClassVar[Mapping[str, Any]] = {**Tiny.suggests, "simulator.max_new_tokens": 48}
 

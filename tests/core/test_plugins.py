@@ -47,7 +47,7 @@ def test_a_plugin_is_loaded_by_name_with_its_type(toys: Path) -> None:
     env = make("env", "toy", {"doors": 3})
     assert isinstance(env, Env)
     assert env.config.doors == 3
-    assert names("trainer")[:1] == ["other"]
+    assert {"other", "toy"} <= set(names("trainer"))
 
 
 def test_a_plugin_installed_a_moment_ago_is_found(install: Install) -> None:

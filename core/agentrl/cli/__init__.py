@@ -14,7 +14,8 @@ from agentrl.cli.errors import report
 from agentrl.cli.evaluate import evaluate
 from agentrl.cli.new import new
 from agentrl.cli.play import play
-from agentrl.cli.plugins import plugins
+from agentrl.cli.plugins import commands as plugin_commands
+from agentrl.cli.rescore import rescore
 from agentrl.cli.run import run
 from agentrl.cli.tasks import tasks
 from agentrl.errors import PluginError
@@ -23,7 +24,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "eval": evaluate,
     "tasks": tasks,
-    "plugins": plugins,
+    "rescore": rescore,
     "new": new,
     "check": check,
     "doctor": doctor,
@@ -54,9 +55,10 @@ def app(arguments: Sequence[str]) -> typer.Typer:
     made.callback()(_options)
     for name, command in _COMMANDS.items():
         made.command(name)(command)
+    made.add_typer(plugin_commands, name="plugins")
     made.add_typer(env_commands, name="env")
     # A shipped command imports no hook plugin that it does not use.
-    if not any(argument in (*_COMMANDS, "env") for argument in arguments[:1]):
+    if not any(argument in (*_COMMANDS, "plugins", "env") for argument in arguments[:1]):
         _add_plugin_commands(made)
     return made
 
