@@ -87,13 +87,13 @@ def test_a_run_that_plays_ahead_can_be_stopped_and_goes_on_from_its_last_checkpo
 
 def test_an_episode_that_takes_far_longer_than_the_others_is_cut_off_and_counted(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    chaos = {"hooks.chaos.hang": 0.05, "hooks.chaos.delay": 0.05}
-    finish(command(folder, **chaos, **{"simulator.cut_off": 4, "group_size": 8}))
+    chaos = {"hooks.chaos.hang": 0.05, "hooks.chaos.delay": 0.02, "simulator.step_timeout": 10}
+    finish(command(folder, **chaos, **{"simulator.cut_off": 3, "group_size": 8}))
     rows = metrics(folder)
     assert sum(row["cut_off"] for row in rows) > 0
-    assert all(row["cut_off"] == row["failed"] for row in rows)
+    assert all(row["cut_off"] <= row["failed"] for row in rows)
     with gzip.open(folder / "trajectories" / "step-000001.jsonl.gz", "rt", encoding="utf-8") as lines:
         read = [json.loads(line) for line in lines]
     cut = [each for each in read if each["stop"] == "cut"]
     assert len(cut) == round(rows[0]["cut_off"] * len(read))
-    assert all("4 times the median" in each["error"] and not each["rewards"] for each in cut)
+    assert all("3 times the median" in each["error"] and not each["rewards"] for each in cut)

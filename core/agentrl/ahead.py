@@ -46,10 +46,13 @@ class Ahead:
     def curriculum_state(self, step: int) -> dict[str, Any]:
         """Return the curriculum as it is after update `step`, before it chose for the next.
 
-        What it learns from groups that are played later than that is lost with them, if the run is resumed.
+        That is before it learnt from the last groups, if it chose while they were played: a run that is
+        resumed from there has lost what those of as many updates as it plays ahead have taught it.
         """
         self._before = {each: state for each, state in self._before.items() if each > step}
-        return self._before.get(step + 1) or self._collector.curriculum.state()
+        if step + 1 in self._before:
+            return self._before[step + 1]
+        return self._collector.curriculum.state()
 
     async def close(self) -> None:
         """Give up what is under way."""

@@ -22,6 +22,8 @@ from agentrl.types import Need
 def resources(config: RunConfig) -> Resources:
     """Decide who gets how many threads: env workers first, torch the rest, together one per core."""
     threads = config.threads or max(1, cores() - config.simulator.workers)
+    if config.staleness:
+        threads = max(1, threads // 2)
     return Resources(threads=threads, device=config.device, seed=config.seed)
 
 

@@ -71,9 +71,15 @@ class Collector:
         tasks = self.curriculum.choose(count)
         sizes = self._sizes(tasks)
         seed, call = round_seed(self.config.seed, step, number), f"update {step:06d}, "
-        judge = Judge(self.rewards, self.hooks)
         return await self.simulator.play(
-            tasks, sizes, seed=seed, progress=self.progress, alike=True, judge=judge, call=call
+            tasks,
+            sizes,
+            seed=seed,
+            progress=self.progress,
+            alike=True,
+            judge=Judge(self.rewards, self.hooks),
+            call=call,
+            cut_off=self.config.simulator.cut_off,
         )
 
     def _sizes(self, tasks: list[Task]) -> list[int]:

@@ -79,7 +79,7 @@ class SimulatorConfig(_Section):
     cut_off: float | None = Field(
         default=None,
         gt=1,
-        description="cut an episode off after so many times the median one's time; null: never",
+        description="in training, cut an episode off after so many times the median's time; null: never",
     )
     reset_retries: int = Field(default=2, ge=0, description="how often a failed reset is tried again")
     watchdog: float = Field(default=120.0, gt=0, description="seconds until it is said who waits")

@@ -103,7 +103,9 @@ class EarlySigns:
         Raises:
             UsageError: an audited metric is not measured.
         """
-        audit = self.config.evaluation.audit
+        # A reward that could judge nothing this time has said so itself.
+        silent = self.config.rewards.keys() - now.metrics.keys()
+        audit = tuple(name for name in self.config.evaluation.audit if name not in silent)
         _check_measured(audit, now)
         earlier = {each: evaluation for each, evaluation in before.items() if 0 <= each < step}
         since_last = rewards_between(metrics, max(earlier, default=step), step)

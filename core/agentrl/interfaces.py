@@ -218,7 +218,10 @@ class Tokens:
 
 
 class Algorithm(Plugin, ABC):
-    """Credit assignment and a loss. The trainer executes both and knows neither."""
+    """Credit assignment and a loss. The trainer executes both and knows neither.
+
+    Both may be called in another thread than the hooks that an algorithm implements: keep no state.
+    """
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -313,7 +316,8 @@ class Weights(Protocol):
 class Resources:
     """What a run gives an engine or trainer to work with.
 
-    `threads` are for torch, all in all: the engine and the trainer of one process take turns.
+    `threads` are for torch: the engine and the trainer of one process take turns, or, where episodes are
+    played while the trainer works, get half of them each.
     `device` is "cpu", "cuda" or "cuda:N".
     """
 

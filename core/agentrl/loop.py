@@ -6,9 +6,10 @@ update; so a run may be stopped anywhere and goes on from its last checkpoint as
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from agentrl.ahead import Ahead, staleness
 from agentrl.collection import Collection, Collector
@@ -26,6 +27,8 @@ from agentrl.simulator import Simulator
 from agentrl.task_record import task_rows
 from agentrl.together import in_thread
 from agentrl.types import Group
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ class Loop:
     async def step(self) -> None:
         """Do one update: everything after the episodes happens without a pause."""
         parts, step, began = self._parts, self.progress.step + 1, time.monotonic()
-        await parts.engine.load_weights(parts.trainer.weights(), self.progress.step)
+        await parts.engine.load_weights(await self._aside(parts.trainer.weights), self.progress.step)
         collection = await self._ahead.take(step)
         rollout = time.monotonic() - began
         if not self._config.staleness:
@@ -119,6 +122,8 @@ class Loop:
         self._record(step, collection, metrics)
         self._consistent = True
         self._tell(step, collection.played, metrics)
+        if self._config.checkpoints.every and step % self._config.checkpoints.every == 0:
+            await self._aside(self.save)
         if not self._config.staleness:
             await parts.engine.wake()
 
@@ -126,7 +131,7 @@ class Loop:
         """Play the held-out tasks and record how it went."""
         parts, step = self._parts, self.progress.step
         self._display.phase("evaluate", f"{len(self._panel.tasks)} held-out tasks")
-        await parts.engine.load_weights(parts.trainer.weights(), step)
+        await parts.engine.load_weights(await self._aside(parts.trainer.weights), step)
         evaluation, groups = await evaluate(
             parts.simulator,
             self._panel,
@@ -161,9 +166,13 @@ class Loop:
             self._display.warn("no group was kept, so this step updates nothing")
             return {"groups/kept": 0.0}
         shown = {"groups/kept": len(kept) / len(collection.played)}
-        if not self._config.staleness:
-            return shown | self._update(kept, version)
-        return shown | staleness(kept, version) | await in_thread(lambda: self._update(kept, version))
+        if self._config.staleness:
+            shown |= staleness(kept, version)
+        return shown | await self._aside(lambda: self._update(kept, version))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Let the trainer work; where episodes are under way, in a thread, for their time goes on."""
+        return await in_thread(work) if self._config.staleness else work()
 
     def _update(self, groups: list[Group], version: int) -> dict[str, float]:
         parts = self._parts
@@ -186,13 +195,11 @@ class Loop:
         self._directory.write_metrics(step, metrics)
 
     def _tell(self, step: int, groups: list[Group], metrics: dict[str, float]) -> None:
-        """Show the step, and save if it is time."""
+        """Show the step."""
         self._show_audit(metrics)
         self._show_failures(groups)
         self._display.step(step, self._config.steps, metrics)
         self._parts.hooks.step_finished(step, metrics)
-        if self._config.checkpoints.every and step % self._config.checkpoints.every == 0:
-            self.save()
 
     def _show_audit(self, metrics: dict[str, float]) -> None:
         """Say once how far engine and trainer are apart; every step's number is in the metrics."""

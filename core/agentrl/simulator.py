@@ -50,6 +50,8 @@ class Simulator:
         self._config = config
         self._hooks = hooks
         self._warn = warn
+        # Of all calls together: who came first plays first.
+        self._slots = asyncio.Semaphore(min(config.concurrency, pool.size))
 
     async def play(
         self,
@@ -62,6 +64,7 @@ class Simulator:
         alike: bool = False,
         judge: Callable[[Trajectory], Awaitable[None]] | None = None,
         call: str = "",
+        cut_off: float | None = None,
     ) -> list[Group]:
         """Play every task `group_size` times.
 
@@ -74,6 +77,7 @@ class Simulator:
             alike: whether the episodes of a group begin alike, with the same seed of the env, so that they
                 differ by what the policy does; else each has a seed of its own.
             judge: is given each trajectory as soon as it was played, while others still play.
+            cut_off: see `SimulatorConfig`; not for what is to be measured.
             call: what the names of these episodes begin with, where calls run side by side.
 
         Raises:
@@ -83,16 +87,15 @@ class Simulator:
         sizes = [group_size] * len(tasks) if isinstance(group_size, int) else group_size
         counted = enumerate(zip(tasks, sizes, strict=True))
         episodes = [(task, group) for group, (task, size) in counted for _ in range(size)]
-        slots = asyncio.Semaphore(min(self._config.concurrency, self._pool.size))
         finished = 0
-        stragglers = Stragglers(len(episodes), self._config.cut_off)
+        stragglers = Stragglers(len(episodes), cut_off)
 
         async def play_one(task: Task, group: int, place: int) -> Trajectory:
             nonlocal finished
             own = derive(seed, task.id, place)
             trajectory = Trajectory(task, derive(seed, task.id, "start", group) if alike else own)
             name = session_name(task, place, call)
-            async with slots:
+            async with self._slots:
                 try:
                     async with stragglers.watching():
                         await self._play_one(trajectory, own, name, sampling, dog)

@@ -53,8 +53,8 @@ class Stragglers:
             self._set(other, start)
 
     def _set(self, clock: asyncio.Timeout, began: float) -> None:
-        """Say when an episode that began then is cut off, if that can be told."""
-        if self._multiple is None or 2 * len(self._over) < self._total:
+        """Say when an episode that began then is cut off, if that can be told and it has not come to that."""
+        if self._multiple is None or 2 * len(self._over) < self._total or clock.expired():
             return
         left = began + self._multiple * median(self._over) - time.monotonic()
         clock.reschedule(asyncio.get_running_loop().time() + max(0.0, left))

@@ -37,7 +37,7 @@ class Clock(Protocol):
         ...
 
     def late(self, time: float) -> int:
-        """Return how many ms after `time` the page's time is."""
+        """Return by how many ms the page's time is after `time`, which it is told from now on."""
         ...
 
     async def run(self, ms: int) -> None:
@@ -70,6 +70,7 @@ class VirtualClock:
         """Take the page."""
         self._page = page
         self._began = 0.0
+        self._late = 0
         self.elapsed = 0
 
     async def start(self, time: float) -> None:
@@ -79,8 +80,9 @@ class VirtualClock:
         await self._page.calls(("Emulation.setVirtualTimePolicy", params))
 
     def late(self, time: float) -> int:
-        """Return how many ms after `time` the page's time is."""
-        return round(self._began + self.elapsed - time * 1000)
+        """Return by how many ms the page's time is after `time`, which it is told from now on."""
+        self._late = round(self._began + self.elapsed - time * 1000)
+        return self._late
 
     def restart(self) -> None:
         """Count `elapsed` from now on; the page's time goes on."""
@@ -118,7 +120,7 @@ class VirtualClock:
         requests are answered at once, so that a page that answers us while its time stands still is no
         longer waiting for any.
         """
-        await self._grant("advance", max(1, round(self._began + self.elapsed - now)))
+        await self._grant("advance", max(1, round(self._began + self.elapsed - self._late - now)))
 
     async def _grant(self, policy: str, ms: int) -> None:
         # So many tasks may run without time passing; beyond, it is pushed on.

@@ -74,6 +74,7 @@ class FakeSimulator:
         alike: bool,
         judge: Judge,
         call: str,
+        cut_off: float | None,
     ) -> list[Group]:
         assert alike, "what a group compares must begin alike"
         self.seeds.append(seed)
