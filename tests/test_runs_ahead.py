@@ -87,7 +87,7 @@ def test_a_run_that_plays_ahead_can_be_stopped_and_goes_on_from_its_last_checkpo
 
 def test_an_episode_that_takes_far_longer_than_the_others_is_cut_off_and_counted(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    chaos = {"hooks.chaos.hang": 0.05, "hooks.chaos.delay": 0.02, "simulator.step_timeout": 10}
+    chaos = {"hooks.chaos.hang": 0.05, "simulator.reset_timeout": 5, "simulator.step_timeout": 5}
     finish(command(folder, **chaos, **{"simulator.cut_off": 3, "group_size": 8}))
     rows = metrics(folder)
     assert sum(row["cut_off"] for row in rows) > 0

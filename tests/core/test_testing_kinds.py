@@ -60,7 +60,8 @@ class InPercent(Brevity):
 
 class Blocks(Brevity):
     async def score(self, trajectory: Trajectory) -> float:
-        time.sleep(0.6)
+        if any(len(turn.action.text) > 10_000 for turn in trajectory.turns):
+            time.sleep(0.6)
         return await super().score(trajectory)
 
 
