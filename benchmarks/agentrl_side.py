@@ -16,7 +16,7 @@ from agentrl.config import SimulatorConfig
 from agentrl.hooks import Hooks
 from agentrl.hosting.pool import InProcessPool
 from agentrl.interfaces import Env, Resources, Reward
-from agentrl.judging import WeightedReward, judge
+from agentrl.judging import Judge, WeightedReward
 from agentrl.simulator import Simulator
 from agentrl.types import Action, Group, Observation, Outcome, Task, Trajectory
 from agentrl_chat import Chat
@@ -112,8 +112,8 @@ class AgentRL:
         self._steps += 1
         seeds = range(first, first + self._work.groups)
         tasks = [Task(str(seed), data={"seed": seed}) for seed in seeds]
-        groups = await self._simulator.play(tasks, self._work.group_size, seed=self._steps)
-        await judge(groups, self._rewards, self._hooks)
+        judge = Judge(self._rewards, self._hooks)
+        groups = await self._simulator.play(tasks, self._work.group_size, seed=self._steps, judge=judge)
         for trajectory in (each for group in groups for each in group.trajectories):
             length = sum(len(segment.token_ids) for segment in trajectory.segments)
             if trajectory.failed or length != self._work.length:

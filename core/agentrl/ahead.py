@@ -11,11 +11,9 @@ the completions that are under way, so that a completion is of one version.
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from agentrl.collection import Collection, Collector
-from agentrl.types import Group
 
 
 class Ahead:
@@ -64,14 +62,3 @@ class Ahead:
     async def _collect(self, step: int) -> Collection:
         self._before[step] = self._collector.curriculum.state()
         return await self._collector.collect(step)
-
-
-def staleness(groups: Sequence[Group], version: int) -> dict[str, float]:
-    """Return how many updates the weights that sampled lag behind `version`: mean over tokens, and most."""
-    spans = [span for group in groups for each in group.trajectories for span in each.spans]
-    lags = [(version - span.version, len(span.logprobs)) for span in spans]
-    tokens = sum(length for _, length in lags)
-    return {
-        "staleness/mean": sum(lag * length for lag, length in lags) / max(1, tokens),
-        "staleness/max": float(max((lag for lag, _ in lags), default=0)),
-    }

@@ -70,7 +70,7 @@ async def evaluate(
     """Play a panel and return its estimates and its groups.
 
     The same seed plays the same episodes, so two evaluations differ by the policy alone. Rewards are without
-    what hooks add (see `judge`), so that they mean the same whatever the model was trained with.
+    what hooks add (see `Judge`), so that they mean the same whatever the model was trained with.
 
     Raises:
         AgentRLError: every episode failed.

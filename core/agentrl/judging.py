@@ -6,7 +6,7 @@ waits for something, such as a model that is asked over the network, keeps no ep
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from agentrl.errors import AgentRLError, Unjudged
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Reward
 from agentrl.together import all_of
-from agentrl.types import Group, Trajectory
+from agentrl.types import Trajectory
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,14 +81,6 @@ class Judge:
                 weighted.told.add("unjudged")
                 _log.warning("a trajectory of task %r has no such score: %s", trajectory.task.id, cause)
             return None
-
-
-async def judge(
-    groups: Iterable[Group], rewards: Sequence[WeightedReward], hooks: Hooks | None = None
-) -> None:
-    """Judge all trajectories of `groups` side by side (see `Judge`)."""
-    one = Judge(rewards, hooks)
-    await all_of(one(trajectory) for group in groups for trajectory in group.trajectories)
 
 
 @asynccontextmanager

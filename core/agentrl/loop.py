@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from agentrl.ahead import Ahead, staleness
+from agentrl.ahead import Ahead
 from agentrl.collection import Collection, Collector
 from agentrl.config import RunConfig
 from agentrl.display import Display
@@ -20,7 +20,7 @@ from agentrl.evaluation import evaluate
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Engine, Trainer
 from agentrl.judging import WeightedReward
-from agentrl.metrics import rollout_metrics
+from agentrl.metrics import rollout_metrics, staleness
 from agentrl.panel import Panel
 from agentrl.rundir import RunDirectory, load_metrics
 from agentrl.simulator import Simulator
@@ -110,7 +110,7 @@ class Loop:
     async def step(self) -> None:
         """Do one update: everything after the episodes happens without a pause."""
         parts, step, began = self._parts, self.progress.step + 1, time.monotonic()
-        await parts.engine.load_weights(await self._aside(parts.trainer.weights), self.progress.step)
+        await self._give_weights()
         collection = await self._ahead.take(step)
         rollout = time.monotonic() - began
         if not self._config.staleness:
@@ -131,7 +131,7 @@ class Loop:
         """Play the held-out tasks and record how it went."""
         parts, step = self._parts, self.progress.step
         self._display.phase("evaluate", f"{len(self._panel.tasks)} held-out tasks")
-        await parts.engine.load_weights(await self._aside(parts.trainer.weights), step)
+        await self._give_weights()
         evaluation, groups = await evaluate(
             parts.simulator,
             self._panel,
@@ -169,6 +169,11 @@ class Loop:
         if self._config.staleness:
             shown |= staleness(kept, version)
         return shown | await self._aside(lambda: self._update(kept, version))
+
+    async def _give_weights(self) -> None:
+        """Let the engine generate with the trainer's weights."""
+        weights = await self._aside(self._parts.trainer.weights)
+        await self._parts.engine.load_weights(weights, self.progress.step)
 
     async def _aside(self, work: Callable[[], T]) -> T:
         """Let the trainer work; where episodes are under way, in a thread, for their time goes on."""

@@ -2,10 +2,12 @@
 
 import math
 import os
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 def cores() -> int:
@@ -27,6 +29,13 @@ def parse_quota(text: str) -> int | None:
         case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
             return max(1, math.ceil(int(quota) / int(period)))
     return None
+
+
+def shared_memory(size: int) -> Path | None:
+    """Return the folder of files that are memory, if there is one with room for `size` bytes and more."""
+    if not _SHARED_MEMORY.is_dir():
+        return None
+    return _SHARED_MEMORY if shutil.disk_usage(_SHARED_MEMORY).free > 1.2 * size else None
 
 
 def find_device() -> str:

@@ -32,6 +32,17 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
+def staleness(groups: Sequence[Group], version: int) -> dict[str, float]:
+    """Return how many updates the weights that sampled lag behind `version`: mean over tokens, and most."""
+    spans = [span for group in groups for each in group.trajectories for span in each.spans]
+    lags = [(version - span.version, len(span.logprobs)) for span in spans]
+    tokens = sum(length for _, length in lags)
+    return {
+        "staleness/mean": sum(lag * length for lag, length in lags) / max(1, tokens),
+        "staleness/max": float(max((lag for lag, _ in lags), default=0)),
+    }
+
+
 def has_signal(group: Group) -> bool:
     """Return whether the rewards of a group differ, so that there is something to compare."""
     return len({t.reward for t in group.trajectories if not t.failed}) > 1

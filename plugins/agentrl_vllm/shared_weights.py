@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-_SHARED_MEMORY = Path("/dev/shm")
+from agentrl.machine import shared_memory
 
 
 def write(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Path:
@@ -18,7 +18,7 @@ def write(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Path:
     It is in shared memory where there is room, else where temporary files are.
     """
     size = sum(tensor.numel() for tensor in tensors.values()) * dtype.itemsize
-    folder = Path(tempfile.mkdtemp(prefix="agentrl-vllm-", dir=_place(size)))
+    folder = Path(tempfile.mkdtemp(prefix="agentrl-vllm-", dir=shared_memory(size)))
     try:
         ready = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
         save_file(ready, folder / "model.safetensors")
@@ -32,9 +32,3 @@ def remove(folder: Path | None) -> None:
     """Delete what `write` has written."""
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _place(size: int) -> Path | None:
-    if not _SHARED_MEMORY.is_dir():
-        return None
-    return _SHARED_MEMORY if shutil.disk_usage(_SHARED_MEMORY).free > 1.2 * size else None

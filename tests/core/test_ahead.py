@@ -6,8 +6,9 @@ from typing import Any, cast
 import pytest
 
 from agentrl import AgentRLError, Group, Segment, Span, Task, Trajectory
-from agentrl.ahead import Ahead, staleness
+from agentrl.ahead import Ahead
 from agentrl.collection import Collection, Collector
+from agentrl.metrics import staleness
 from agentrl.together import in_thread
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from agentrl import Group, Outcome, Task, Trajectory, UsageError, hookimpl
+from agentrl import Outcome, Task, Trajectory, UsageError, hookimpl
 from agentrl.config import RunConfig
 from agentrl.early_signs import Beside, EarlySigns, rewards_between
 from agentrl.evaluation import Evaluation
 from agentrl.hooks import Hooks
-from agentrl.judging import judge
+from agentrl.judging import Judge
 from agentrl.statistics import estimate
 
 
@@ -114,8 +114,7 @@ def test_held_out_rewards_are_without_what_hooks_add() -> None:
             return -1.0
 
     trajectory = Trajectory(Task("a"), outcome=Outcome(success=True))
-    groups = [Group(trajectory.task, [trajectory])]
-    asyncio.run(judge(groups, [], Hooks(plugins=[Penalty()], installed=False)))
+    asyncio.run(Judge([], Hooks(plugins=[Penalty()], installed=False))(trajectory))
     assert trajectory.reward == -1
-    asyncio.run(judge(groups, []))
+    asyncio.run(Judge([])(trajectory))
     assert trajectory.reward == 0

@@ -14,7 +14,6 @@ from agentrl import (
     AgentRLError,
     Conversation,
     Env,
-    Group,
     Observation,
     Outcome,
     Reward,
@@ -26,9 +25,10 @@ from agentrl import (
 from agentrl.config import SimulatorConfig
 from agentrl.hooks import Hooks
 from agentrl.hosting.pool import InProcessPool
-from agentrl.judging import Judge, WeightedReward, judge, started
+from agentrl.judging import Judge, WeightedReward, started
 from agentrl.simulator import Simulator
 from agentrl.testing.engines import ScriptedEngine
+from agentrl.together import all_of
 
 
 class Once(Env):
@@ -109,7 +109,7 @@ def trajectories(count: int = 2) -> list[Trajectory]:
 
 
 def judged(played: Sequence[Trajectory], *rewards: WeightedReward) -> None:
-    asyncio.run(judge([Group(each.task, [each]) for each in played], rewards))
+    asyncio.run(all_of(Judge(rewards)(each) for each in played))
 
 
 async def until(true: Callable[[], bool]) -> float:
