@@ -83,7 +83,17 @@ class MiniWoB(BrowserEnv):
         "simulator.max_turns": 10,
     }
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 14, "steps": 100}
+        "tiny_web": {
+            **BrowserEnv.suggests_with["tiny_web"],
+            "warmup": 14,
+            "steps": 70,
+            # Of most pages a model can do all of the tasks or none, or the one half and not the other.
+            "curriculum": "harder_first",
+            "curriculum.by": "labels",
+            "curriculum.score": "taught",
+            "curriculum.sharpness": 2.0,
+            "curriculum.floor": 0.2,
+        }
     }
 
     def tasks(self, split: str) -> Sequence[Task]:
