@@ -60,7 +60,7 @@ class Judge:
         try:
             scores = await all_of(self._score(each, trajectory) for each in self.rewards)
         except Unjudged as cause:
-            trajectory.stop, trajectory.error = "error", str(cause)
+            trajectory.error = str(cause)
             return
         total = 0.0
         for weighted, score in zip(self.rewards, scores, strict=True):

@@ -133,8 +133,8 @@ async def _judge(
     async def judge_one(group: int, trajectory: Trajectory) -> Row:
         nonlocal done
         row = _before(group, trajectory)
-        if not trajectory.failed:
-            trajectory.rewards, trajectory.reward = {}, 0.0
+        if trajectory.played:
+            trajectory.rewards, trajectory.reward, trajectory.error = {}, 0.0, None
             await judge(trajectory)
             row |= _after(trajectory, rewards)
         done += 1
@@ -150,7 +150,7 @@ def _check_needs(groups: Sequence[Group], rewards: Sequence[WeightedReward], sou
     Raises:
         UsageError: it names the reward.
     """
-    outcomes = [t.outcome for group in groups for t in group.trajectories if not t.failed and t.outcome]
+    outcomes = [t.outcome for group in groups for t in group.trajectories if t.played and t.outcome]
     if not outcomes or any(outcome.references for outcome in outcomes):
         return
     for each in rewards:
@@ -167,7 +167,7 @@ def _before(group: int, trajectory: Trajectory) -> Row:
         "group": group,
         "task": trajectory.task.id,
         "seed": trajectory.seed,
-        "failed": trajectory.failed,
+        "failed": not trajectory.played,
         "success": float(trajectory.outcome is not None and trajectory.outcome.success),
         "old": {"reward": trajectory.reward, **trajectory.rewards},
         "new": None,

@@ -196,7 +196,7 @@ class Trajectory:
         outcome: what the env judged; None only if the episode failed.
         stop: why the episode ended. Those with "error", and with "cut" for being slow, failed: they take no
             part in credit.
-        error: the cause, readable, if the episode failed.
+        error: the cause, readable, if the episode failed, or if it was played and a reward cannot judge it.
         rewards: unweighted score by reward name; those of weight 0 are metrics.
         reward: the weighted sum that is learnt from, hooks' adjustments included.
         seconds: wall time of the episode.
@@ -226,8 +226,13 @@ class Trajectory:
 
     @property
     def failed(self) -> bool:
-        """Return whether the episode ended by something that says nothing about the agent."""
-        return self.stop in ("error", "cut")
+        """Return whether what became of it says nothing about the agent, so that it teaches nothing."""
+        return self.error is not None or not self.played
+
+    @property
+    def played(self) -> bool:
+        """Return whether the episode came to its end, and its env has judged it."""
+        return self.stop not in ("error", "cut")
 
 
 @dataclass(slots=True)

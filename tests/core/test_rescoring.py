@@ -128,6 +128,15 @@ def test_what_could_not_be_judged_is_tried_again(run: Path) -> None:
     assert not any("unjudged" in row for row in found["eval-000000"])
 
 
+def test_what_the_run_could_not_judge_is_judged(run: Path) -> None:
+    unjudged = answered("Paris", 0.0)
+    unjudged.error = "the reward 'format' could not judge it"
+    save_trajectories(run / "trajectories" / "step-000002.jsonl.gz", [Group(Task("c"), [unjudged])])
+    _, _, found = scored(run, lambda trajectory: 1.0)
+    [row] = found["step-000002"]
+    assert (row["failed"], row["new"]) == (False, {"reward": 1.0, "other": 1.0})
+
+
 def test_a_metric_that_could_not_be_had_is_tried_again_too(run: Path) -> None:
     def unsure(trajectory: Trajectory) -> float:
         raise Unjudged("nobody answers")
