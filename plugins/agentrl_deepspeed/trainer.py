@@ -4,12 +4,12 @@ Every rank is a process of its own, also where there is only one: DeepSpeed want
 accelerator for the whole process, and is to disturb nobody there.
 """
 
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import Field
 
 from agentrl.errors import UsageError
+from agentrl.extras import require
 from agentrl.types import Need
 from agentrl_deepspeed.zero import Zero
 from agentrl_torch.config import TorchConfig
@@ -61,10 +61,7 @@ class DeepSpeedTrainer(TorchTrainer):
 
 def _check(config: DeepSpeedTrainer.Config) -> None:
     """Raise UsageError if DeepSpeed is not installed, or cannot do what is asked for."""
-    if find_spec("deepspeed") is None:
-        raise UsageError(
-            "the trainer 'deepspeed' needs the package deepspeed: pip install 'agentrl-platform[deepspeed]'"
-        )
+    require("deepspeed", "the trainer 'deepspeed'", "agentrl-platform[deepspeed]")
     if config.lora.rank:
         raise UsageError("the trainer 'deepspeed' trains all weights; leave trainer.lora out, or use 'torch'")
     if config.offload_weights and config.stage < 3:

@@ -4,13 +4,12 @@ import shlex
 import shutil
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from agentrl.conversation import Conversation
-from agentrl.errors import UsageError
+from agentrl.extras import require
 from agentrl.interfaces import Agent, PluginConfig
 from agentrl.types import Action, Observation
 from agentrl_endpoint.commands import Command
@@ -80,8 +79,7 @@ class Endpoint(Agent):
             UsageError: the HTTP library is not installed.
         """
         super().__init__(config)
-        if find_spec("aiohttp") is None:
-            raise UsageError("the agent 'endpoint' needs aiohttp: pip install 'agentrl-platform[endpoint]'")
+        require("aiohttp", "the agent 'endpoint'", "agentrl-platform[endpoint]")
         self._play: Play | None = None
 
     async def act(self, observation: Observation, conversation: Conversation) -> Action:

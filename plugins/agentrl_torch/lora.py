@@ -10,7 +10,6 @@ There is no dropout: it would train another distribution than the one that was s
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from agentrl.errors import UsageError
+from agentrl.extras import require
 from agentrl.interfaces import PluginConfig
 from agentrl.options import suggestion
 from agentrl_torch import checkpoint
@@ -51,8 +51,8 @@ class LoRAConfig(PluginConfig):
                     "trainer.lora has options, but without trainer.lora.rank all weights are trained; set "
                     "the rank, or leave the options out"
                 )
-        elif find_spec("peft") is None:
-            raise UsageError("trainer.lora needs the package peft: pip install 'agentrl-platform[peft]'")
+        else:
+            require("peft", "trainer.lora", "agentrl-platform[peft]")
 
 
 class Adapter:

@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from pydantic import Field, model_validator
 
-from agentrl.errors import AgentRLError, Unjudged, UsageError
+from agentrl.errors import AgentRLError, Unjudged
+from agentrl.extras import require
 from agentrl.interfaces import PluginConfig, Reward
 from agentrl.types import Trajectory
 from agentrl_llm_judge.audit import Audit
@@ -79,10 +79,7 @@ class LLMJudge(Reward):
             UsageError: the HTTP library is not installed.
         """
         super().__init__(config)
-        if find_spec("aiohttp") is None:
-            raise UsageError(
-                "the reward 'llm_judge' needs aiohttp: pip install 'agentrl-platform[llm_judge]'"
-            )
+        require("aiohttp", "the reward 'llm_judge'", "agentrl-platform[llm_judge]")
         self._template = Template.load(self.config.template)
         self.needs_references = "references" in self._template.uses
         self._cache = Cache(self.config.cache or default_folder())
