@@ -24,6 +24,12 @@ LOAD_MS = 100
 LOADS = 100
 # Where every episode sets out from, and what it is.
 EMPTY = "/agentrl-empty"
+# All that a site can store, but for what the document itself deletes: Chromium never frees a document beside
+# which "local_storage" was cleared.
+_STORED = (
+    "cookies,file_systems,indexeddb,websql,service_workers,cache_storage,shader_cache,interest_groups,"
+    "shared_storage,storage_buckets"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ class Page:
         await self.calls(
             *scripts,
             ("Page.resetNavigationHistory", {}),
-            ("Storage.clearDataForOrigin", {"origin": self.site.origin, "storageTypes": "all"}),
+            ("Storage.clearDataForOrigin", {"origin": self.site.origin, "storageTypes": _STORED}),
             ("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": -1, "y": -1}),
         )
         await self.evaluate("sessionStorage.clear(), localStorage.clear(), name = ''")

@@ -479,6 +479,20 @@ def test_an_episode_finds_nothing_of_the_one_before_in_its_page() -> None:
     assert same == [False, True, True]
 
 
+def test_a_page_that_is_played_in_again_keeps_no_document_of_earlier_episodes() -> None:
+    async def documents() -> int:
+        env = page_env(ROOMS)
+        for _ in range(8):
+            await env.reset(TASK, 1)
+        assert env._page is not None
+        await env._page.call("HeapProfiler.collectGarbage")
+        counted: int = (await env._page.call("Memory.getDOMCounters"))["documents"]
+        await env.close()
+        return counted
+
+    assert asyncio.run(documents()) <= 2
+
+
 # The life of browsers
 
 
