@@ -11,10 +11,6 @@ uniform. The second factor prefers, of two tasks with equal coverage, the one th
 of the choices, `floor`, goes through all tasks whatever is known of them, so that none starves. `sizes` can
 give harder tasks larger groups (`adapt_group_size`).
 
-Where success rates are kept of a kind of tasks, half of which are always solved and half never, its rate of
-one half says nothing: no group of it teaches. So instead of successes the groups that taught can be counted
-(`score="taught"`); the weight is then their expected share ^ sharpness.
-
 Everything random derives from the seed and the number of tasks chosen before.
 """
 
@@ -27,14 +23,13 @@ from pydantic import Field, model_validator
 
 from agentrl import Curriculum, Group, PluginConfig, Task, UsageError
 from agentrl.seeds import derive
-from agentrl_harder_first.beliefs import Beliefs, count, count_taught
+from agentrl_harder_first.beliefs import Beliefs, count
 from agentrl_harder_first.coverage import (
     Belief,
     expected_coverage,
     expected_variance,
     failure_rate,
     share_out,
-    success_rate,
 )
 from agentrl_harder_first.pool import Pool
 
@@ -47,10 +42,10 @@ class HarderFirst(Curriculum):
     class Config(PluginConfig):
         """Options of the curriculum `harder_first`."""
 
-        score: Literal["coverage", "variance", "taught"] = Field(
+        score: Literal["coverage", "variance"] = Field(
             default="coverage",
-            description="what is good of a task: the chance that a group has both successes and failures, "
-            "the variance p (1 - p) of its success, or the share of its groups whose rewards differed",
+            description="what is good of a task: the chance that a group has both successes and failures, or "
+            "the variance p (1 - p) of its success",
         )
         sharpness: float = Field(
             default=4.0, ge=0, description="exponent of the score: how strongly a better one is preferred"
@@ -83,10 +78,6 @@ class HarderFirst(Curriculum):
         def _sizes_in_order(self) -> "HarderFirst.Config":
             if self.max_group_size is not None and self.max_group_size < self.min_group_size:
                 raise ValueError("max_group_size must not be smaller than min_group_size")
-            if self.adapt_group_size and self.score == "taught":
-                raise ValueError(
-                    "adapt_group_size goes by success rates; leave score at coverage or variance"
-                )
             return self
 
     config: Config
@@ -137,9 +128,8 @@ class HarderFirst(Curriculum):
         return share_out(beliefs, len(tasks) * group_size, least, most)
 
     def learn(self, groups: Sequence[Group]) -> None:
-        """Take note of successes and failures, or of what taught."""
-        counted = count_taught if self.config.score == "taught" else count
-        self._beliefs.learn((self._key(group.task), *counted(group)) for group in groups)
+        """Take note of successes and failures."""
+        self._beliefs.learn((self._key(group.task), *count(group)) for group in groups)
 
     def state(self) -> dict[str, Any]:
         """Return what was chosen and seen."""
@@ -171,8 +161,6 @@ class HarderFirst(Curriculum):
 
     def _weight(self, belief: Belief) -> float:
         """Return how much a task is wanted, above 0."""
-        if self.config.score == "taught":
-            return max(success_rate(belief) ** self.config.sharpness, 1e-300)
         if self.config.score == "variance":
             score = expected_variance(belief)
         else:

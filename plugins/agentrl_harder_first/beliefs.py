@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentrl import Group
-from agentrl.metrics import has_signal
 from agentrl_harder_first.coverage import Belief
 
 # Evidence of fewer trajectories than this says nothing, and is forgotten.
@@ -58,10 +57,3 @@ def count(group: Group) -> tuple[int, int]:
     outcomes = [t.outcome for t in group.trajectories if not t.failed and t.outcome is not None]
     successes = sum(outcome.success for outcome in outcomes)
     return successes, len(outcomes) - successes
-
-
-def count_taught(group: Group) -> tuple[int, int]:
-    """Return (1, 0) if the rewards of a group differ, else (0, 1); (0, 0) if there is nothing to compare."""
-    if sum(not t.failed for t in group.trajectories) < 2:
-        return 0, 0
-    return (1, 0) if has_signal(group) else (0, 1)

@@ -37,12 +37,6 @@ def expected_variance(belief: Belief) -> float:
     return 4 * a * b / ((a + b) * (a + b + 1))
 
 
-def success_rate(belief: Belief) -> float:
-    """Return the expected share of successes, 0 to 1."""
-    a, b = belief
-    return a / (a + b)
-
-
 def failure_rate(belief: Belief) -> float:
     """Return the expected share of failures, 0 to 1."""
     a, b = belief

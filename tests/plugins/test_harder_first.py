@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agentrl import Curriculum, Group, Outcome, Task, Trajectory, UsageError
 from agentrl.testing import check_curriculum
 from agentrl_harder_first import HarderFirst
-from agentrl_harder_first.beliefs import Beliefs, count, count_taught
+from agentrl_harder_first.beliefs import Beliefs, count
 from agentrl_harder_first.coverage import coverage, expected_coverage, expected_variance, share_out
 
 RATES = st.floats(0, 1)
@@ -36,7 +36,7 @@ def started(split: Sequence[Task], seed: int = 0, **options: Any) -> HarderFirst
 
 
 def group(task: Task, successes: int, failures: int, broken: int = 0) -> Group:
-    played = [Trajectory(task, outcome=Outcome(success=True), reward=1.0) for _ in range(successes)]
+    played = [Trajectory(task, outcome=Outcome(success=True)) for _ in range(successes)]
     played += [Trajectory(task, outcome=Outcome(success=False)) for _ in range(failures)]
     return Group(task, played + [Trajectory(task, stop="error", error="crash") for _ in range(broken)])
 
@@ -172,33 +172,6 @@ def test_tasks_that_teach_are_preferred_and_of_these_the_harder_ones(score: str)
     assert easy > always
 
 
-@pytest.mark.parametrize("score", ["coverage", "taught"])
-def test_a_kind_whose_tasks_are_always_or_never_solved_is_told_from_one_that_teaches(score: str) -> None:
-    curriculum = started(tasks(100_000, levels=2), by="difficulty", score=score, floor=0, sharpness=4)
-    wins = {0: (0, 8), 1: (4, 4)}  # by difficulty, of 8 trajectories; each time one of the two
-    seen: list[Task] = []
-    for _ in range(40):
-        chosen = curriculum.choose(8)
-        curriculum.sizes(chosen, 8)
-        seen += chosen
-        won = [wins[task.difficulty or 0][int(task.id) // 2 % 2] for task in chosen]
-        curriculum.learn([group(task, w, 8 - w) for task, w in zip(chosen, won, strict=True)])
-    teaching = fmean(task.difficulty or 0 for task in seen[-160:])
-    assert (teaching > 0.9) == (score == "taught")
-
-
-def test_what_taught_is_told_by_rewards_that_differ() -> None:
-    task = Task("a")
-    assert count_taught(group(task, 1, 3)) == (1, 0)
-    assert count_taught(group(task, 4, 0)) == count_taught(group(task, 0, 4)) == (0, 1)
-    assert count_taught(group(task, 1, 0, broken=3)) == (0, 0)
-
-
-def test_group_sizes_cannot_go_by_what_taught() -> None:
-    with pytest.raises(ValueError, match="adapt_group_size goes by success rates"):
-        HarderFirst.Config(score="taught", adapt_group_size=True)
-
-
 def test_no_task_comes_twice_in_a_step_while_there_are_others() -> None:
     curriculum = started(tasks(10), floor=0.3)
     for number in (10, 4, 7):
@@ -286,13 +259,7 @@ def test_a_restored_curriculum_goes_on_identically(
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"adapt_group_size": True},
-        {"by": "difficulty"},
-        {"pool": 2, "floor": 1.0},
-        {"score": "variance"},
-        {"score": "taught"},
-    ],
+    [{"adapt_group_size": True}, {"by": "difficulty"}, {"pool": 2, "floor": 1.0}, {"score": "variance"}],
 )
 def test_it_keeps_the_rules_with_every_option(options: dict[str, Any]) -> None:
     check_curriculum(lambda: HarderFirst(HarderFirst.Config(**options)))
