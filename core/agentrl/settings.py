@@ -105,7 +105,8 @@ class Settings:
             raise UsageError(f"{key[0]!r} must be the name of a plugin, not {value!r} ({source})")
 
     def _choose(self, kind: str, name: str, source: str) -> None:
-        if self.name(kind) != name:
+        # Options that came before any name are for whoever is named, such as what an env suggests of itself.
+        if self.name(kind) not in (None, name):
             self._drop((kind,))
         self._values[kind, "name"] = (name, source)
 

@@ -92,10 +92,9 @@ class BrowserEnv(Env):
         "simulator.max_turns": 30,
         "simulator.max_new_tokens": 128,
     }
-    # It imitates experts a little first; an episode that has gone astray is not worth waiting for.
+    # It imitates experts a little first.
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny_web": {
-            "env.max_invalid": 1,
             "warmup_learning_rate": 1e-3,
             "trainer.learning_rate": 2e-4,
             "trainer.warmup_steps": 5,

@@ -167,6 +167,20 @@ def test_an_env_may_suggest_for_one_model_what_it_does_not_for_others(
     assert toy(model="org/model").warmup == 0
 
 
+def test_an_env_may_suggest_options_of_its_own_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentrl.plugins import load
+
+    monkeypatch.setattr(load("env", "toy"), "suggests_with", {"toy": {"env.doors": 4}})
+    assert toy().env.options["doors"] == 4
+    assert toy({"env": {"name": "toy", "doors": 3}}).env.options["doors"] == 3
+    assert toy(model="org/model").env.options["doors"] == 1
+
+
+def test_options_in_a_run_file_that_names_no_env_are_for_that_of_the_command_line() -> None:
+    config = resolve({"env": {"doors": 3}}, {"env": "toy"}, source="recipe.yaml")
+    assert config.env.options["doors"] == 3
+
+
 def test_a_suggestion_that_comes_too_late_is_the_plugins_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     from agentrl.plugins import load
 
