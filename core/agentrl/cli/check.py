@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,7 +121,7 @@ def _maker(info: "PluginInfo", options: dict[str, Any]) -> tuple[Any, Mapping[st
         prefix = option_prefix(info.kind, info.name)
         config = check_options(plugin.Config, options, f"{info.kind} {info.name!r}", prefix)
         _require_environment(plugin, info.name)
-    return (lambda: plugin(config)) if options else plugin, getattr(plugin, "checked_with", {})
+    return partial(plugin, config) if options else plugin, getattr(plugin, "checked_with", {})
 
 
 def _require_environment(plugin: type, name: str) -> None:

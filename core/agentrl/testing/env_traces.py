@@ -5,7 +5,8 @@ import gc
 import os
 import threading
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,29 @@ from agentrl.types import Action
 
 # How often the event loop turns before an operation is cancelled: while it begins, and while it is at work.
 TURNS = (1, 3, 10)
+# How often it is looked, every twentieth of a second, whether what was ended is over.
+ENDINGS = 200
 # What may be left when as many episodes were played as before: bytes of Python, threads, open files.
 MOST_BYTES, MOST_THREADS, MOST_FILES = 100_000, 2, 4
 
 
 async def lets_itself_be_cancelled(subject: EnvUnderTest) -> None:
-    """An operation that is cancelled, as at a time-out, ends at once; closing works, and so do other envs."""
+    """What is cancelled, as at a time-out, ends at once, closing ends the rest, and other envs play on."""
     async with subject.env() as env:
         task = subject.tasks(env)[0]
         script = await subject.script(env, task)
     before = await subject.play_alone(task, script)
+    busy = _at_work()
     for turns in TURNS:
         async with subject.env() as env:
             await _cancel(subject, env.reset(task, 11), "reset", turns)
             await _close(subject, env.close, "reset")
+        await _is_over(busy, "reset")
         async with subject.env() as env:
             await subject.reset(env, task, 11)
             await _cancel(subject, env.step(Action(script[0])), "step", turns)
             await _close(subject, env.close, "step")
+        await _is_over(busy, "step")
     if await subject.play_alone(task, script) != before:
         raise RuleBroken(
             "lets itself be cancelled",
@@ -65,6 +71,37 @@ async def _cancel(subject: EnvUnderTest, operation: Awaitable[Any], what: str, t
 async def _close(subject: EnvUnderTest, close: Callable[[], Awaitable[None]], what: str) -> None:
     with no_exception(f"close after a cancelled {what}", "let close work whatever happened before"):
         await in_time(close(), subject.seconds, f"close after a cancelled {what}")
+
+
+async def _is_over(before: Mapping[str, int], what: str) -> None:
+    """Hold an env that was cancelled and closed to it that nothing of it works on."""
+    for _ in range(ENDINGS):
+        more = {each: count - before[each] for each, count in _at_work().items() if count > before[each]}
+        if not more:
+            return
+        await asyncio.sleep(0.05)
+    left = " and ".join(f"{count} of its {each}" for each, count in more.items())
+    raise RuleBroken(
+        "leaves nothing behind",
+        f"after a cancelled {what}, and close, {left} went on",
+        "cancel tasks, and kill processes and wait for them, in `finally` or in close",
+    )
+
+
+def _at_work() -> dict[str, int]:
+    """Return how much of each sort is at work: tasks of this event loop, processes that were started here."""
+    processes = 0
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError):
+            processes += sum(_runs(pid) for pid in listed.read_text().split())
+    return {"asyncio tasks": len(asyncio.all_tasks()), "processes": processes}
+
+
+def _runs(pid: str) -> bool:
+    """Return whether a process has not ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 @dataclass(frozen=True, slots=True)

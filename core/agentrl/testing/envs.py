@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Sequence
 
 from agentrl.interfaces import Env, Expert
+from agentrl.testing.env_elsewhere import repeats_itself_elsewhere
 from agentrl.testing.env_player import HUGE, NONSENSE, EnvUnderTest, Episode, shorten
 from agentrl.testing.env_tasks import (
     has_tasks_that_json_can_carry,
@@ -156,26 +157,34 @@ def _check_length(task: Task, script: list[str], episode: Episode) -> None:
 
 
 def _check_success(task: Task, episode: Episode) -> None:
-    if not episode.outcome.success:
-        found = f"the demonstration of task {task.id!r} is judged a failure ({shorten(str(episode.outcome))})"
+    if not episode.outcome.success or episode.outcome.failed:
+        verdict = "has failed checks" if episode.outcome.success else "is judged a failure"
+        found = f"the demonstration of task {task.id!r} {verdict} ({shorten(str(episode.outcome))})"
         remedy = "mend demonstrate or judge: the expert must earn full marks"
         raise RuleBroken("solves what it demonstrates", found, remedy)
 
 
 async def gives_nothing_for_nothing(subject: EnvUnderTest) -> None:
     """Doing nothing, nonsense or something huge neither raises nor succeeds."""
-    deeds: list[list[str]] = [[], [""] * PATIENCE, *([text] * 2 for text in (*NONSENSE, HUGE))]
+    idle: list[list[str]] = [[], [""] * PATIENCE]
     async with subject.env() as env:
-        task = subject.tasks(env)[0]
-        for actions in deeds:
-            episode = await subject.play(env, task, actions)
-            if episode.outcome.success:
-                shown = f"{len(actions)} times {shorten(actions[0])}" if actions else "nothing at all"
-                raise RuleBroken(
-                    "gives nothing for nothing",
-                    f"task {task.id!r} counts as solved after {shown}",
-                    "let judge look for evidence that the task was done",
-                )
+        first, *others = subject.tasks(env)
+        for actions in (*idle, *([text] * 2 for text in (*NONSENSE, HUGE))):
+            await _check_nothing(subject, env, first, actions)
+        for task in others:
+            for actions in idle:
+                await _check_nothing(subject, env, task, actions)
+
+
+async def _check_nothing(subject: EnvUnderTest, env: Env, task: Task, actions: Sequence[str]) -> None:
+    episode = await subject.play(env, task, actions)
+    if episode.outcome.success:
+        shown = f"{len(actions)} times {shorten(actions[0])}" if actions else "nothing at all"
+        raise RuleBroken(
+            "gives nothing for nothing",
+            f"task {task.id!r} counts as solved after {shown}",
+            "let judge look for evidence that the task was done",
+        )
 
 
 async def closes_in_peace(subject: EnvUnderTest) -> None:
@@ -192,6 +201,7 @@ RULES = (
     keeps_its_splits_apart,
     refuses_unknown_splits,
     repeats_itself,
+    repeats_itself_elsewhere,
     keeps_instances_apart,
     leaves_its_tasks_alone,
     solves_what_it_demonstrates,

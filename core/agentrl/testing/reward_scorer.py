@@ -44,13 +44,22 @@ def very_long() -> Trajectory:
 
 def idle_trajectories() -> list[tuple[str, Trajectory]]:
     """Return trajectories in which nothing was achieved, by what they are."""
-    idle = {
-        "one that never answered": make_trajectory(answer=None, success=False),
-        "one cut off by its turns": make_trajectory(answer=None, success=False, stop="max_turns"),
-        "one cut off before its first turn": make_trajectory((), None, False, stop="max_tokens", lengths=()),
-        "one that said nothing": make_trajectory(("",), None, False, lengths=(1,)),
-    }
-    return list(idle.items())
+    return [
+        ("one that never answered", make_trajectory(answer=None, success=False)),
+        ("one cut off by its turns", make_trajectory(answer=None, success=False, stop="max_turns")),
+        *empty_trajectories(),
+    ]
+
+
+def empty_trajectories() -> list[tuple[str, Trajectory]]:
+    """Return trajectories in which nothing was said, by what they are."""
+    return [
+        (
+            "one cut off before its first turn",
+            make_trajectory((), None, False, stop="max_tokens", lengths=()),
+        ),
+        ("one that said nothing", make_trajectory(("",), None, False, lengths=(1,))),
+    ]
 
 
 @asynccontextmanager

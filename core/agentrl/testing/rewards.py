@@ -1,4 +1,4 @@
-"""The rules of rewards."""
+"""The rules of rewards; those that compare trajectories with one another are in `reward_order`."""
 
 import asyncio
 import copy
@@ -10,16 +10,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from agentrl.interfaces import Reward
-from agentrl.testing.reward_scorer import (
-    RewardUnderTest,
-    built_in_trajectories,
-    idle_trajectories,
-    started,
-    very_long,
-)
+from agentrl.testing.reward_order import pays_for_success, pays_nothing_for_nothing, prefers_what_is_right
+from agentrl.testing.reward_scorer import RewardUnderTest, built_in_trajectories, started, very_long
 from agentrl.testing.rules import Report, RuleBroken, RuleSkipped, judge_by, left_out, name_of
 from agentrl.testing.samples import make_trajectory
-from agentrl.types import Outcome, Trajectory
+from agentrl.types import Trajectory
 
 # Seconds for which scoring one trajectory may keep all others waiting.
 MOST_BLOCKED = 0.5
@@ -38,12 +33,13 @@ def check_reward(
 
     Args:
         make: the class, or a function that returns an instance with the options to test.
-        trajectories: to score besides the built-in ones, for rewards of one env's episodes.
+        trajectories: to score besides the built-in ones, for rewards of one env's episodes; a success
+            should be among them.
         needs_torch: whether the reward may import torch.
         seconds: that scoring one trajectory may take.
         between: the least and the greatest score there may be.
-        shaping: whether doing nothing, or worse, may score above success: in a small addition to rewards
-            that say what is right.
+        shaping: whether doing nothing, or worse, may score as much as success or more: in a small addition
+            to rewards that say what is right.
         report: told of each rule, as soon as it was tried.
 
     Raises:
@@ -87,57 +83,6 @@ def stays_in_its_range(subject: RewardUnderTest) -> None:
                 f"a trajectory, {kind}, got {score:g}, which is not between {low:g} and {high:g}",
                 "scale scores: how much they count is up to weights; or pass between=(least, greatest)",
             )
-
-
-def pays_nothing_for_nothing(subject: RewardUnderTest) -> None:
-    """Whoever did nothing scores no more than whoever succeeded."""
-    if subject.shaping:
-        raise RuleSkipped("it is looked at as an addition to other rewards: shaping")
-    _never_rises(
-        subject,
-        "pays nothing for nothing",
-        [("a success", make_trajectory()), *idle_trajectories()],
-        "score doing nothing no higher than success, for example 0; or pass shaping=True, if it is a "
-        "small addition to rewards that say what is right",
-        with_first=True,
-    )
-
-
-def prefers_what_is_right(subject: RewardUnderTest) -> None:
-    """Of trajectories that differ in nothing else, a righter answer and more passed checks never cost."""
-    if subject.shaping:
-        raise RuleSkipped("it is looked at as an addition to other rewards: shaping")
-    remedy = "look for a sign that is turned round, or for a comparison with the wrong side"
-    answers = [
-        ("the right answer", make_trajectory()),
-        ("half of it", make_trajectory(answer="Paris, perhaps Rome", success=False)),
-        ("a wrong answer", make_trajectory(answer="Rome", success=False)),
-    ]
-    _never_rises(subject, "prefers what is right", answers, remedy)
-    names = ("found", "paid", "delivered")
-    checked = []
-    for count in (3, 2, 1, 0):
-        trajectory = make_trajectory(answer=None)
-        trajectory.outcome = Outcome(count == 3, passed=names[:count], failed=names[count:])
-        checked.append((f"{count} of 3 checks passed", trajectory))
-    _never_rises(subject, "prefers what is right", checked, remedy)
-
-
-def _never_rises(
-    subject: RewardUnderTest,
-    rule: str,
-    falling: Sequence[tuple[str, Trajectory]],
-    remedy: str,
-    *,
-    with_first: bool = False,
-) -> None:
-    """Hold scores to an order: none above the one before it, or, `with_first`, above the first."""
-    scores = subject.scores(subject.new(), falling)
-    for place in range(1, len(falling)):
-        better = 0 if with_first else place - 1
-        if scores[place] > scores[better]:
-            found = f"{falling[place][0]} scored {scores[place]:g}, {falling[better][0]} {scores[better]:g}"
-            raise RuleBroken(rule, found, remedy)
 
 
 def keeps_nobody_waiting(subject: RewardUnderTest) -> None:
@@ -227,6 +172,7 @@ RULES: tuple[Callable[[RewardUnderTest], None], ...] = (
     scores_alike,
     stays_in_its_range,
     pays_nothing_for_nothing,
+    pays_for_success,
     prefers_what_is_right,
     leaves_trajectories_alone,
     keeps_nobody_waiting,

@@ -131,4 +131,5 @@ async def in_time(awaitable: Awaitable[T], seconds: float, what: str) -> T:
 
 def name_of(make: Callable[[], object]) -> str:
     """Return how to call the plugin that `make` makes, in messages."""
-    return str(getattr(make, "__qualname__", type(make).__name__))
+    made = getattr(make, "func", make)  # of a functools.partial
+    return str(getattr(made, "__qualname__", type(made).__name__))
