@@ -108,8 +108,8 @@ def markdown(heads: Sequence[str], rows: Iterable[str], runs: Sequence[Learnt]) 
         fmean(numbers) for numbers in zip(*((r.updates, r.minutes) for r in runs), strict=True)
     )
     said = (
-        f"{len(runs)} seeds (in brackets, after learning), {updates:.0f} updates, {minutes:.0f} minutes each, "
-        "imitation and three evaluations included."
+        f"{len(runs)} seeds (in brackets, after learning), {updates:.0f} updates, {minutes:.0f} minutes "
+        "each, imitation and three evaluations included."
     )
     return "\n".join([*(f"| {line} |" for line in lines), "", said])
 
