@@ -101,7 +101,9 @@ class Connection(asyncio.Protocol):
         """
         answer = self.send(method, params, session)
         try:
-            return await asyncio.wait_for(answer, seconds)
+            # Python 3.11's `wait_for` swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(seconds):
+                return await answer
         except TimeoutError as error:
             raise ProtocolError(f"the browser did not answer {method} within {seconds:g} s") from error
 
