@@ -21,6 +21,7 @@ from agentrl.interfaces import (
 )
 from agentrl.lazy_tasks import LazyTasks
 from agentrl.policy_gradient import PolicyGradient
+from agentrl.runtime import Runtime
 from agentrl.types import (
     Action,
     Batch,
@@ -70,6 +71,7 @@ __all__ = [
     "PolicyGradient",
     "RemoteEnv",
     "Reward",
+    "Runtime",
     "Sampling",
     "Sandbox",
     "Segment",

@@ -11,20 +11,22 @@ from agentrl.display import Display
 from agentrl.errors import UsageError
 from agentrl.hooks import Hooks
 from agentrl.hosting.elsewhere import RemoteEnv, RemotePool
-from agentrl.hosting.pool import EnvPool, InProcessPool, WorkerPool
-from agentrl.interfaces import Agent, Algorithm, Engine, Env, Resources, Trainer
+from agentrl.hosting.housing import Housing
+from agentrl.hosting.pool import EnvPool, InProcessPool
+from agentrl.interfaces import Agent, Algorithm, Crew, Engine, Env, Resources, Trainer
 from agentrl.judging import WeightedReward, started
 from agentrl.machine import cores
+from agentrl.runtime import Plan, Runtime
 from agentrl.simulator import Simulator
 from agentrl.types import Need
 
 
-def resources(config: RunConfig) -> Resources:
+def resources(config: RunConfig, runtime: Runtime | None = None) -> Resources:
     """Decide who gets how many threads: env workers first, torch the rest, together one per core."""
     threads = config.threads or max(1, cores() - config.simulator.workers)
     if config.staleness:
         threads = max(1, threads // 2)
-    return Resources(threads=threads, device=config.device, seed=config.seed)
+    return Resources(threads=threads, device=config.device, seed=config.seed, runtime=runtime)
 
 
 def model_path(config: RunConfig) -> Path | str:
@@ -35,14 +37,14 @@ def model_path(config: RunConfig) -> Path | str:
     return Path(name) if Path(name).is_dir() else name
 
 
-def env_pool(config: RunConfig, env: Env) -> EnvPool:
+def env_pool(config: RunConfig, env: Env, runtime: Runtime) -> EnvPool:
     """Return the pool of envs that episodes lease from; `env` itself only lists tasks."""
     simulator = config.simulator
+    if simulator.workers:
+        return runtime.pool(Housing(config.env.name, config.env.options, simulator.workers))
     if isinstance(env, RemoteEnv):
         most = min(simulator.concurrency, env.environment.episodes)
-        return RemotePool(env, simulator.workers or most, config.env.name)
-    if simulator.workers:
-        return WorkerPool(config.env.name, config.env.options, simulator.workers)
+        return RemotePool(env, most, config.env.name)
     return InProcessPool(lambda: type(env)(env.config), simulator.concurrency)
 
 
@@ -96,6 +98,12 @@ class Stage:
     hooks: Hooks
     config: RunConfig
     display: Display
+    runtime: Runtime
+
+    @property
+    def resources(self) -> Resources:
+        """Return what there is for an engine or trainer to work with."""
+        return resources(self.config, self.runtime)
 
     def simulator(
         self, engine: Engine | None = None, guide: Callable[[Agent], Agent] = lambda agent: agent
@@ -113,19 +121,44 @@ class Stage:
         )
 
 
+def plan(
+    config: RunConfig, engine: Engine, trainer: Trainer | None, model: Path | str, folder: Path | None
+) -> Plan:
+    """Return what the run is going to need of its runtime; `folder` is the run's, if any."""
+    places = {"run directory": folder, "model": model}
+    return Plan(
+        trainer=trainer.crew if trainer else Crew(),
+        engine=engine.crew,
+        workers=config.simulator.workers,
+        device=config.device,
+        folders={name: place.absolute() for name, place in places.items() if isinstance(place, Path)},
+    )
+
+
 @asynccontextmanager
 async def stage(
-    config: RunConfig, model: Path | str, hooks: Hooks, display: Display, folder: Path | None = None
+    config: RunConfig,
+    model: Path | str,
+    hooks: Hooks,
+    display: Display,
+    folder: Path | None = None,
+    trainer: Trainer | None = None,
 ) -> AsyncIterator[Stage]:
-    """Set up env, pool, rewards and engine, and take them down again; `folder` is the run's, if any."""
+    """Set up runtime, env, pool, rewards and engine, and take them down again.
+
+    `folder` is the run's, and `trainer` is who trains, if there is a training.
+    """
     async with AsyncExitStack() as closing:
+        runtime = plugins.make("runtime", config.runtime.name, config.runtime.options)
+        closing.callback(runtime.close)
+        engine = plugins.make("engine", config.engine.name, config.engine.options)
+        runtime.start(plan(config, engine, trainer, model, folder))
         env = plugins.make("env", config.env.name, config.env.options)
         closing.push_async_callback(env.close)
-        pool = env_pool(config, env)
+        pool = env_pool(config, env, runtime)
         closing.push_async_callback(pool.close)
         kept = folder / "rewards" if folder else None
         rewards = await closing.enter_async_context(started(weighted_rewards(config), kept))
-        engine = plugins.make("engine", config.engine.name, config.engine.options)
         closing.push_async_callback(engine.close)
-        await engine.start(model, resources(config))
-        yield Stage(env, pool, engine, rewards, hooks, config, display)
+        await engine.start(model, resources(config, runtime))
+        yield Stage(env, pool, engine, rewards, hooks, config, display, runtime)

@@ -117,6 +117,7 @@ class RunConfig(_Section):
     engine: PluginChoice = Choice(name="torch")
     trainer: PluginChoice = Choice(name="torch")
     curriculum: PluginChoice = Choice(name="uniform")
+    runtime: PluginChoice = Choice(name="local")
     hooks: dict[str, Options] = Field(default={}, description="options of hook plugins, by name")
     seed: int = Field(default=0, ge=0, description="all randomness of the run derives from it")
     train_split: str = Field(default="train", description="the env's split that is trained on")
@@ -137,6 +138,17 @@ class RunConfig(_Section):
     simulator: SimulatorConfig = SimulatorConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
+    probe: bool | None = Field(
+        default=None,
+        description="try out before the first update whether the longest episodes fit into memory; null: "
+        "where there is a GPU",
+    )
+    episode_tokens: int | None = Field(
+        default=None,
+        ge=2,
+        description="of the longest episode, where memory is estimated or tried out; null: twice what it "
+        "may sample; never more than the model's context",
+    )
     threads: int | None = Field(default=None, ge=1, description="of torch; null: all that are left")
     device: str = Field(
         default="auto",

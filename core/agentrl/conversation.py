@@ -5,6 +5,7 @@ that went to the engine and came back; text is made from ids, never the other wa
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ class Conversation:
         sampling: Sampling,
         session: str,
         max_tokens: int | None = None,
+        at_work: AbstractContextManager[None] | None = None,
     ) -> None:
         """Begin with nothing said.
 
@@ -41,6 +43,7 @@ class Conversation:
             sampling: `max_tokens` is per `ask`; its seed is the episode's.
             session: names the episode to the engine.
             max_tokens: how many tokens may be sampled in the whole episode; None means no limit.
+            at_work: is entered while the engine is asked.
         """
         self.session = session
         self.segments: list[Segment] = []
@@ -50,6 +53,7 @@ class Conversation:
         self._chat = chat
         self.sampling = sampling
         self._left = max_tokens
+        self._at_work = at_work or nullcontext()
         self._asked = 0
         self._pending: list[Message] = []
         self._tools: Sequence[Mapping[str, Any]] = ()
@@ -116,7 +120,8 @@ class Conversation:
 
     async def _generate(self, given: Sequence[int], sampling: Sampling) -> Completion:
         try:
-            return await self._engine.generate(given, sampling, self.session)
+            with self._at_work:
+                return await self._engine.generate(given, sampling, self.session)
         except AgentRLError:
             raise
         except Exception as error:

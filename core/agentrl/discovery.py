@@ -15,7 +15,7 @@ from agentrl.errors import PluginError
 from agentrl.options import nearest
 
 HOOK = "hook"
-KINDS = ("env", "agent", "reward", "algorithm", "engine", "trainer", "curriculum", "model", HOOK)
+KINDS = ("env", "agent", "reward", "algorithm", "engine", "trainer", "curriculum", "model", "runtime", HOOK)
 CORE = "agentrl-platform"
 DISABLE = "AGENTRL_DISABLE_PLUGINS"
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from agentrl.tables import Clock, chosen, steps_table, summary_table, summary_title
+from agentrl.tables import Clock, busy_chart, chosen, steps_table, summary_table, summary_title
 
 if TYPE_CHECKING:
     from agentrl.early_signs import Beside
@@ -116,6 +116,8 @@ class PlainDisplay(Display):
         """Write the table."""
         self._write(summary_title(summary))
         self.console.print(summary_table(summary))
+        if chart := busy_chart(summary):
+            self._write(chart)
         if self.folder:
             self._write(f"run directory: {self.folder}")
 

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from agentrl.config import SimulatorConfig
 from agentrl.conversation import Conversation
-from agentrl.errors import AgentRLError, ContextFull, TokenBudgetSpent
+from agentrl.errors import AgentRLError, ContextFull, EnvLost, TokenBudgetSpent
 from agentrl.hosting.codec import Nonsense, check_action, check_observation, check_outcome
 from agentrl.interfaces import Agent, Env
 from agentrl.types import Action, Observation, Task, Trajectory, Turn
@@ -48,14 +49,19 @@ class Episode:
         watchdog: Watchdog,
         listener: Listener,
         name: str,
+        at_work: AbstractContextManager[None] | None = None,
     ) -> None:
-        """Take the empty trajectory to fill; `name` says which episode it is, in messages."""
+        """Take the empty trajectory to fill.
+
+        `name` says which episode it is, in messages; `at_work` is entered while the env is asked.
+        """
         self.trajectory = trajectory
         self._conversation = conversation
         self._limits = limits
         self._watchdog = watchdog
         self._listener = listener
         self._name = name
+        self._at_work = at_work or nullcontext()
         self._began = time.monotonic()
 
     async def begin(self, env: Env) -> Observation:
@@ -63,6 +69,7 @@ class Episode:
 
         Raises:
             EpisodeFailed: it failed; no token was sampled yet, so it may be tried again.
+            EnvLost: what the env played on is gone.
         """
         reset = env.reset(self.trajectory.task, self.trajectory.seed)
         first = await self._call("env.reset", reset, self._limits.reset_timeout, check_observation)
@@ -71,7 +78,11 @@ class Episode:
         return first
 
     async def play(self, env: Env, agent: Agent, observation: Observation) -> None:
-        """Play from the first observation to the judgement; a failure is noted in the trajectory."""
+        """Play from the first observation to the judgement; a failure is noted in the trajectory.
+
+        Raises:
+            EnvLost: what the env played on is gone.
+        """
         try:
             await self._with_agent(env, agent, observation)
             judge = self._call("env.judge", env.judge(), self._limits.step_timeout, check_outcome)
@@ -144,7 +155,8 @@ class Episode:
         where = f"{what} at turn {len(self.trajectory.turns)}"
         clock = asyncio.timeout(limit)
         try:
-            with self._watchdog.waiting(self._name, where):
+            at_work = self._at_work if what.startswith("env.") else nullcontext()
+            with self._watchdog.waiting(self._name, where), at_work:
                 async with clock:
                     answer = await awaitable
         except BaseException as error:
@@ -152,7 +164,7 @@ class Episode:
                 raise
             if clock.expired():
                 raise EpisodeFailed(f"{where} took longer than {limit:g} s") from error
-            if what == "agent.act" and isinstance(error, AgentRLError):
+            if isinstance(error, EnvLost) or (what == "agent.act" and isinstance(error, AgentRLError)):
                 raise
             raise EpisodeFailed(f"{where} raised {type(error).__name__}: {error}") from error
         try:

@@ -20,8 +20,16 @@ class PluginError(UsageError):
     """A plugin is missing, ambiguous, broken, disabled, or of the wrong kind."""
 
 
+class OutOfMemory(AgentRLError):
+    """There is not enough memory for what a run has to do."""
+
+
 class Unjudged(AgentRLError):
     """A reward cannot judge this one trajectory, for a reason that says nothing about the agent."""
+
+
+class EnvLost(AgentRLError):
+    """What an env played on is gone, such as its machine: no doing of env or agent, so it is played again."""
 
 
 class ContextFull(AgentRLError):

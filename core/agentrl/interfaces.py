@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from agentrl.footprint import Footprint, Rehearsal, Workload
 from agentrl.types import (
     Action,
     Batch,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from agentrl.conversation import Conversation
+    from agentrl.runtime import Runtime
 
 
 class PluginConfig(BaseModel):
@@ -319,11 +321,25 @@ class Resources:
     `threads` are for torch: the engine and the trainer of one process take turns, or, where episodes are
     played while the trainer works, get half of them each.
     `device` is "cpu", "cuda" or "cuda:N".
+    `runtime` starts processes; None stands for `local`, on this machine. It goes to no other process.
     """
 
     threads: int = 1
     device: str = "cpu"
     seed: int = 0
+    runtime: "Runtime | None" = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The processes of its own that an engine or trainer works in.
+
+    `processes` is 0 for one that works in the process of the run; `gpus` is what each of them needs where the
+    run's device is a GPU.
+    """
+
+    processes: int = 0
+    gpus: int = 1
 
 
 class Engine(Plugin, ABC):
@@ -331,6 +347,19 @@ class Engine(Plugin, ABC):
 
     tokenizer: Tokenizer
     context_length: int
+
+    @property
+    def crew(self) -> Crew:
+        """Return the processes that it will work in; may depend on `config`."""
+        return Crew()
+
+    def footprint(self, model: Path | str, resources: Resources, work: Workload) -> Footprint | None:
+        """Return what it will take of memory, from the model's config alone; None if it cannot say.
+
+        Raises:
+            UsageError: the config cannot be read.
+        """
+        return None
 
     @abstractmethod
     async def start(self, model: Path | str, resources: Resources) -> None:
@@ -354,6 +383,20 @@ class Engine(Plugin, ABC):
         Requests in work are finished first, later ones wait: a completion is of one version.
         """
 
+    async def try_room(self, tokens: int, episodes: int) -> None:
+        """Try out whether `episodes` side by side, of so many tokens each, find room; leave all as it was.
+
+        Here one is read, which is enough where room for others is set aside at the start.
+
+        Raises:
+            OutOfMemory: they do not; it says what helps.
+        """
+        word = self.tokenizer.encode("word ", add_special_tokens=False) or [0]
+        new = min(4, tokens - 1)
+        prompt = (word * tokens)[: tokens - new]
+        await self.generate(prompt, Sampling(max_tokens=new), "rehearsal")
+        self.release("rehearsal")
+
     async def sleep(self) -> None:
         """Give memory back while the trainer works."""
 
@@ -369,12 +412,27 @@ class Trainer(Plugin, ABC):
 
     provides: ClassVar[frozenset[Need]] = frozenset({"reference", "logprobs"})
 
+    @property
+    def crew(self) -> Crew:
+        """Return the processes that it will work in; may depend on `config`."""
+        return Crew()
+
     def check(self, needs: frozenset[Need]) -> None:
         """Refuse options that are of no use where `needs` is all that is asked for. Called before `start`.
 
         Raises:
             UsageError: it names the option.
         """
+
+    def footprint(
+        self, model: Path | str, needs: frozenset[Need], resources: Resources, work: Workload
+    ) -> Footprint | None:
+        """Return what it will take of memory, from the model's config alone; None if it cannot say.
+
+        Raises:
+            UsageError: the config cannot be read.
+        """
+        return None
 
     @abstractmethod
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
@@ -393,6 +451,22 @@ class Trainer(Plugin, ABC):
     @abstractmethod
     def update(self, batch: Batch, credits: list[list[Credit]], algorithm: Algorithm) -> dict[str, float]:
         """Train on the batch and return metrics: loss, gradient norm, learning rate, what `loss` logged."""
+
+    def rehearse(self, tokens: int, group_size: int, algorithm: Algorithm) -> Rehearsal | None:
+        """Try out whether an update of the longest episodes fits, and leave everything exactly as it was.
+
+        Args:
+            tokens: of the longest episode.
+            group_size: episodes of a task.
+            algorithm: whose loss it is.
+
+        Returns:
+            What it took; None if this trainer cannot try.
+
+        Raises:
+            OutOfMemory: it does not fit; it says what helps.
+        """
+        return None
 
     @abstractmethod
     def weights(self) -> Weights:

@@ -27,6 +27,7 @@ from agentrl.simulator import Simulator
 from agentrl.task_record import task_rows
 from agentrl.together import in_thread
 from agentrl.types import Group
+from agentrl.usage import memory_metrics
 
 T = TypeVar("T")
 
@@ -110,6 +111,7 @@ class Loop:
     async def step(self) -> None:
         """Do one update: everything after the episodes happens without a pause."""
         parts, step, began = self._parts, self.progress.step + 1, time.monotonic()
+        worked = parts.simulator.activities.seconds()
         await self._give_weights()
         collection = await self._ahead.take(step)
         rollout = time.monotonic() - began
@@ -117,8 +119,9 @@ class Loop:
             await parts.engine.sleep()
         self._consistent = False
         metrics = {**rollout_metrics(collection.played), **await self._learn(collection)}
-        metrics["time/rollout"] = rollout
-        metrics["time/update"] = time.monotonic() - began - rollout
+        elapsed = time.monotonic() - began
+        metrics |= {"time/rollout": rollout, "time/update": elapsed - rollout}
+        metrics |= parts.simulator.activities.shares(worked, elapsed) | memory_metrics()
         self._record(step, collection, metrics)
         self._consistent = True
         self._tell(step, collection.played, metrics)
@@ -177,7 +180,12 @@ class Loop:
 
     async def _aside(self, work: Callable[[], T]) -> T:
         """Let the trainer work; where episodes are under way, in a thread, for their time goes on."""
-        return await in_thread(work) if self._config.staleness else work()
+
+        def at_work() -> T:
+            with self._parts.simulator.activities.trainer:
+                return work()
+
+        return await in_thread(at_work) if self._config.staleness else at_work()
 
     def _update(self, groups: list[Group], version: int) -> dict[str, float]:
         parts = self._parts

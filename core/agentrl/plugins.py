@@ -37,6 +37,7 @@ from agentrl.interfaces import (
     Trainer,
 )
 from agentrl.options import check_options
+from agentrl.runtime import Runtime
 
 __all__ = [
     "BASES",
@@ -64,6 +65,7 @@ BASES: Mapping[str, type[Plugin]] = {
     "trainer": Trainer,
     "curriculum": Curriculum,
     "model": Model,
+    "runtime": Runtime,
 }
 
 
@@ -141,6 +143,8 @@ def load(kind: Literal["curriculum"], name: str) -> type[Curriculum]: ...
 @overload
 def load(kind: Literal["model"], name: str) -> type[Model]: ...
 @overload
+def load(kind: Literal["runtime"], name: str) -> type[Runtime]: ...
+@overload
 def load(kind: str, name: str) -> type[Plugin]: ...
 def load(kind: str, name: str) -> type[Plugin]:
     """Import the plugin `name` of a kind and return its class.
@@ -185,6 +189,8 @@ def make(kind: Literal["trainer"], name: str, options: Mapping[str, Any] = ...) 
 def make(kind: Literal["curriculum"], name: str, options: Mapping[str, Any] = ...) -> Curriculum: ...
 @overload
 def make(kind: Literal["model"], name: str, options: Mapping[str, Any] = ...) -> Model: ...
+@overload
+def make(kind: Literal["runtime"], name: str, options: Mapping[str, Any] = ...) -> Runtime: ...
 def make(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Plugin:
     """Import the plugin `name` and return an instance with these options.
 

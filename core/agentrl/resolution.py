@@ -27,6 +27,7 @@ _RESUMABLE = (
     "steps",
     "checkpoints",
     "hooks",
+    "runtime",
     "threads",
     "simulator.workers",
     "simulator.concurrency",
@@ -35,6 +36,16 @@ _RESUMABLE = (
     "simulator.act_timeout",
     "simulator.watchdog",
     "evaluation.audit",
+    # What there is memory for, which another machine may have more or less of.
+    "probe",
+    "episode_tokens",
+    "engine.gpu_memory",
+    "engine.kv_cache_gb",
+    "engine.kv_cache_tokens",
+    "engine.max_batch",
+    "trainer.gradient_checkpointing",
+    "trainer.micro_batch_tokens",
+    "trainer.ranks",
 )
 
 

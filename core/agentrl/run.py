@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agentrl import plugins
-from agentrl.assembly import Stage, check_needs, model_path, resources, stage
+from agentrl import plugins, probe
+from agentrl.assembly import Stage, check_needs, model_path, stage
 from agentrl.config import RunConfig
 from agentrl.display import Display
 from agentrl.errors import AgentRLError
@@ -21,7 +21,7 @@ from agentrl.interfaces import Algorithm, Curriculum, Trainer
 from agentrl.loop import Loop, Parts, Progress
 from agentrl.panel import Panel, draw_panel
 from agentrl.run_files import render
-from agentrl.rundir import RunDirectory
+from agentrl.rundir import RunDirectory, load_metrics
 from agentrl.summary import UNTRAINED, summarize_run
 from agentrl.warmup import Demonstrator, warm_up
 
@@ -128,14 +128,19 @@ class _Run:
         config, model = self.config, model_path(self.config)
         trainer = plugins.make("trainer", config.trainer.name, config.trainer.options)
         needs = check_needs(self.algorithm, trainer, plugins.load("env", config.env.name), config)
-        async with stage(config, model, self.hooks, self.display, self.directory.path) as parts:
+        async with stage(config, model, self.hooks, self.display, self.directory.path, trainer) as parts:
             panel = held_out(parts)
             self.directory.write_manifest(config, parts.env, panel.tasks, model)
             if config.warmup:
                 model = await self._warmed_up(parts, model, panel)
-            trainer.start(model, needs, config.steps, resources(config))
+            # Before they are split over ranks, models need more room than ever after.
+            await parts.engine.sleep()
+            trainer.start(model, needs, config.steps, parts.resources)
             try:
+                await parts.engine.wake()
                 loop = self._loop(parts, panel, trainer)
+                if probe.wanted(config):
+                    await probe.probe(parts, trainer, self.algorithm)
                 await self._improve(loop)
                 save_model(trainer, self.directory.path / "model")
                 return self._summarize(loop.progress)
@@ -195,7 +200,7 @@ class _Run:
         options = {**config.trainer.options, "learning_rate": config.warmup_learning_rate}
         trainer = plugins.make("trainer", config.trainer.name, options)
         with closing(trainer):
-            trainer.start(model, frozenset(), config.warmup, resources(config))
+            trainer.start(model, frozenset(), config.warmup, parts.resources)
             demonstrator = Demonstrator(parts.engine)
             await warm_up(
                 parts.env,
@@ -218,7 +223,8 @@ class _Run:
 
     def _summarize(self, progress: Progress) -> dict[str, Any]:
         names = plugins.load("env", self.config.env.name).metric_names
-        summary = summarize_run(self.directory.evaluations(), progress, names)
+        metrics = load_metrics(self.directory.path)
+        summary = summarize_run(self.directory.evaluations(), progress, names, metrics)
         self.directory.write_summary(summary)
         self.display.finished(summary)
         return summary

@@ -14,7 +14,7 @@ from agentrl.yaml_text import load_yaml
 Key = tuple[str, ...]
 
 # Keys under which one plugin is chosen by name; its options stand beside the name.
-CHOICES = ("env", "agent", "algorithm", "engine", "trainer", "curriculum", "model")
+CHOICES = ("env", "agent", "algorithm", "engine", "trainer", "curriculum", "model", "runtime")
 ALIASES = {"algo": "algorithm", "reward": "rewards", "hook": "hooks"}
 
 

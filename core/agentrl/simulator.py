@@ -7,14 +7,15 @@ episodes in the same order.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 
+from agentrl.activity import Activities
 from agentrl.chat import ChatFormat
 from agentrl.config import SimulatorConfig
 from agentrl.conversation import Conversation
 from agentrl.episode import Episode, EpisodeFailed
-from agentrl.errors import AgentRLError, UsageError
+from agentrl.errors import AgentRLError, EnvLost, UsageError
 from agentrl.hooks import Hooks
 from agentrl.hosting.pool import EnvPool
 from agentrl.interfaces import Agent, Engine, Env
@@ -24,6 +25,9 @@ from agentrl.together import all_of
 from agentrl.types import Group, Observation, Sampling, Task, Trajectory
 from agentrl.watchdog import Watchdog
 
+# How often an episode is played again whose env was lost.
+_REPLAYS = 5
+
 
 def session_name(task: Task, place: int, call: str = "") -> str:
     """Return the name of the episode at `place` of a call of `Simulator.play`."""
@@ -31,7 +35,7 @@ def session_name(task: Task, place: int, call: str = "") -> str:
 
 
 class Simulator:
-    """Plays tasks with an agent on an engine."""
+    """Plays tasks with an agent on an engine; `activities` knows for how long engine and envs worked."""
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Simulator:
         self._config = config
         self._hooks = hooks
         self._warn = warn
+        self.activities = Activities()
         # Of all calls together: who came first plays first.
         self._slots = asyncio.Semaphore(min(config.concurrency, pool.size))
 
@@ -120,12 +125,33 @@ class Simulator:
     async def _play_one(
         self, trajectory: Trajectory, seed: int, session: str, sampling: Sampling, dog: Watchdog
     ) -> None:
-        """Play `trajectory`; of the two seeds, its own is the env's, and `seed` is of all else."""
+        """Play `trajectory`, and again from its beginning for as long as its env is lost on the way.
+
+        Of the two seeds, its own is the env's, and `seed` is of all else.
+        """
+        for replay in range(_REPLAYS + 1):
+            try:
+                await self._play_once(trajectory, seed, session, sampling, dog)
+                return
+            except EnvLost as loss:
+                _clear(trajectory)
+                if replay == _REPLAYS:
+                    trajectory.stop, trajectory.error = "error", f"its env was lost again and again: {loss}"
+
+    async def _play_once(
+        self, trajectory: Trajectory, seed: int, session: str, sampling: Sampling, dog: Watchdog
+    ) -> None:
         sampling = replace(sampling, seed=derive(seed, "sampling"))
         conversation = Conversation(
-            self._engine, self._chat, sampling, session, max_tokens=self._config.max_tokens
+            self._engine,
+            self._chat,
+            sampling,
+            session,
+            max_tokens=self._config.max_tokens,
+            at_work=self.activities.engine,
         )
-        episode = Episode(trajectory, conversation, self._config, dog, self._hooks, session)
+        at_work = self.activities.envs
+        episode = Episode(trajectory, conversation, self._config, dog, self._hooks, session, at_work)
         try:
             await self._with_env(episode, seed)
         finally:
@@ -173,3 +199,10 @@ class Simulator:
             if last:
                 episode.fail(failure)
             return None
+
+
+def _clear(trajectory: Trajectory) -> None:
+    """Leave of a trajectory only what is to be played."""
+    blank = Trajectory(trajectory.task, trajectory.seed)
+    for field in fields(blank):
+        setattr(trajectory, field.name, getattr(blank, field.name))

@@ -114,6 +114,21 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def busy_chart(summary: Mapping[str, Any]) -> str:
+    """Return a bar for engine, envs and trainer: the share of the updates' time in which each worked."""
+    shares = dict(summary.get("busy", {}))
+    stale = shares.pop("staleness", None)
+    bars = [f"{name} {_bar(share)} {share:.0%}" for name, share in shares.items()]
+    if stale is not None:
+        bars.append(f"staleness {stale:.2f}")
+    return f"busy: {'  '.join(bars)}" if shares else ""
+
+
+def _bar(share: float, width: int = 10) -> str:
+    full = round(min(1.0, max(0.0, share)) * width)
+    return "█" * full + "░" * (width - full)
+
+
 def steps_table(rows: Sequence[Mapping[str, str]]) -> Table:
     """Return the table of the last updates."""
     names = list(dict.fromkeys(name for row in rows for name in row))

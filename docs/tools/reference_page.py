@@ -11,7 +11,7 @@ from typing import Any
 from markdown_text import code, codes, first_sentence, prose, table
 
 import agentrl
-from agentrl import Conversation, hookspecs, interfaces, policy_gradient, types
+from agentrl import Conversation, footprint, hookspecs, interfaces, policy_gradient, types
 from agentrl.discovery import CORE, HOOK, KINDS, group_of, list_plugins
 from agentrl.interfaces import Plugin
 from agentrl.plugins import BASES, import_plugin
@@ -26,6 +26,7 @@ VALUES = (
     types.Task, types.Observation, types.Action, types.Turn, types.Outcome, types.Message, types.Trajectory,
     types.Segment, types.Span, types.Group, types.Batch, types.Credit, interfaces.Tokens,
     interfaces.Aggregation, types.Sampling, types.Completion, interfaces.Resources,
+    footprint.Workload, footprint.Footprint, footprint.Occupant, footprint.Holding, footprint.Rehearsal,
 )  # fmt: skip
 HELPERS = (
     agentrl.RemoteEnv, agentrl.Environment, agentrl.SetupStep, agentrl.Sandbox, agentrl.LazyTasks,

@@ -4,12 +4,15 @@ Every rank is a process of its own, also where there is only one: DeepSpeed want
 accelerator for the whole process, and is to disturb nobody there.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from agentrl.errors import UsageError
 from agentrl.extras import require
+from agentrl.footprint import Footprint, Rehearsal, Workload
+from agentrl.interfaces import Algorithm, Crew, Resources
 from agentrl.types import Need
 from agentrl_deepspeed.zero import Zero
 from agentrl_torch.config import TorchConfig
@@ -49,6 +52,23 @@ class DeepSpeedTrainer(TorchTrainer):
             _check(self)
 
     config: Config
+
+    @property
+    def crew(self) -> Crew:
+        """Return the ranks, each a process of its own."""
+        return Crew(self.config.ranks)
+
+    def footprint(
+        self, model: Path | str, needs: frozenset[Need], resources: Resources, work: Workload
+    ) -> Footprint:
+        """Return what it takes of memory, from the model's config alone."""
+        from agentrl_deepspeed.footprint import of_trainer
+
+        return of_trainer(self.config, model, needs, resources, work)
+
+    def rehearse(self, tokens: int, group_size: int, algorithm: Algorithm) -> Rehearsal | None:
+        """Return None: DeepSpeed's engines cannot forget a gradient without a step."""
+        return None
 
     def _make(self) -> Ranks:
         config = self.config

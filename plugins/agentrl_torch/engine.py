@@ -16,11 +16,15 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentrl.errors import AgentRLError, UsageError
+from agentrl.footprint import Footprint, Workload
 from agentrl.interfaces import Engine, PluginConfig, Resources, Weights
 from agentrl.stopping import StopRule
 from agentrl.types import Completion, Sampling
+from agentrl_torch import memory
 from agentrl_torch.fitting import fit
+from agentrl_torch.footprint import ENGINE_REMEDIES
 from agentrl_torch.generation import Generator
+from agentrl_torch.kv_cache import Tails
 from agentrl_torch.loading import DtypeName, choose_dtype, load_model, load_tokenizer
 from agentrl_torch.scheduling import Scheduler
 from agentrl_torch.sequences import Request
@@ -58,6 +62,12 @@ class TorchEngine(Engine):
         super().__init__(config)
         self._scheduler: Scheduler | None = None
         self._generator: Generator | None = None
+
+    def footprint(self, model: Path | str, resources: Resources, work: Workload) -> Footprint:
+        """Return what it takes of memory, from the model's config alone."""
+        from agentrl_torch.footprint import of_engine
+
+        return of_engine(self.config, model, resources, work)
 
     async def start(self, model: Path | str, resources: Resources) -> None:
         """Load the model, and try out that it runs on the engine's cache."""
@@ -98,6 +108,27 @@ class TorchEngine(Engine):
             AgentRLError: names or shapes are not the model's; then nothing has been loaded.
         """
         await self._running().run_alone(lambda: self._load_weights(weights, version))
+
+    async def try_room(self, tokens: int, episodes: int) -> None:
+        """Hold keys and values of so many episodes, and read one of them; then be as before."""
+        running, kept = self._running(), self._loaded().store
+        with memory.told("the keys and values of all episodes", ENGINE_REMEDIES):
+            held: list[Tails] = []
+            try:
+                await running.run_alone(lambda: held.append(self._make_room(tokens, episodes)))
+                await super().try_room(tokens, episodes)
+            finally:
+                held.clear()
+                await running.run_alone(lambda: setattr(self._loaded(), "store", kept))
+
+    def _make_room(self, tokens: int, episodes: int) -> Tails:
+        """Begin a new store, and return storage for all episodes."""
+        generator, config = self._loaded(), self.config
+        spec = generator.store.tails.spec
+        generator.store = SessionStore(spec, config.min_shared_prefix, config.kv_cache_tokens)
+        # Those that wait for a row are kept up to the budget only.
+        kept = max(config.max_batch, config.kv_cache_tokens // tokens)
+        return Tails.holding(spec, min(episodes, kept), tokens)
 
     async def sleep(self) -> None:
         """Forget all sessions and give their memory back."""

@@ -63,6 +63,13 @@ class Tails:
         self._free: list[int] = []
         self._first_size = (8, 128)
 
+    @classmethod
+    def holding(cls, spec: CacheSpec, slots: int, capacity: int) -> "Tails":
+        """Return storage with so many slots for so many tokens each."""
+        tails = cls(spec)
+        tails._resize(slots, capacity)
+        return tails
+
     def clear(self) -> None:
         """Give all memory back and forget every slot; what comes next is expected to be of the same size."""
         self._first_size = max(self.slots, self._first_size[0]), max(self.capacity, self._first_size[1])

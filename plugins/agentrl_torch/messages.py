@@ -24,7 +24,7 @@ class Setup:
     Attributes:
         rank: which one it is, from 0.
         ranks: how many there are.
-        meeting_point: the file by which the ranks find one another.
+        meeting_point: where the ranks find one another, as PyTorch's `init_method`.
         resources: its own.
         config: how to train.
         sharding: how models lie over the ranks.

@@ -28,8 +28,10 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = Connection(descriptor)
-    # What is imported there can be imported here, algorithms in a folder of the user's own included.
-    sys.path[:] = connection.recv()
+    # What is imported there can be imported here, algorithms in a folder of the user's own included; where
+    # this is another machine, packages may lie elsewhere.
+    theirs = connection.recv()
+    sys.path[:] = [*theirs, *(own for own in sys.path if own not in theirs)]
     # What libraries print would be in the midst of what the run shows.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -82,6 +84,10 @@ class _Server:
     def update(self, batch: Any, credits: Any, algorithm: Any) -> dict[str, float]:
         """Train on the batch."""
         return self.training.update(batch, credits, algorithm)
+
+    def rehearse(self, batch: Any, credits: Any, algorithm: Any) -> Any:
+        """Compute an update without moving anything."""
+        return self.training.rehearse(batch, credits, algorithm)
 
     def write_weights(self, path: Path) -> None:
         """Write the actor's weights to a file."""

@@ -4,37 +4,33 @@ Every rank, the first included, is a process of its own. So the main process nev
 which nothing could interrupt: it waits for answers, sees at once when a rank dies, and ends the others. It
 keeps no process group either, so an engine in it may have one, and no GPU memory for training.
 
-A rank that fails leaves the others waiting for it, so a failure is the end of all ranks.
+A rank that fails leaves the others waiting for it, so a failure is the end of all ranks. On which machine a
+rank lives, and how it is started, is the runtime's to know.
 """
 
-import os
 import pickle
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from agentrl.errors import AgentRLError, UsageError
+from agentrl.footprint import Rehearsal
 from agentrl.interfaces import Algorithm, Resources
+from agentrl.plugins import make
+from agentrl.runtime import Peer, Program
 from agentrl.types import Credit, Group, Need, Task, Trajectory
-from agentrl_torch import handover
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.messages import UNREADABLE, Failure, Setup
 from agentrl_torch.sharding import Sharding
 from agentrl_torch.update import TrieBatch
 
-# Seconds in which the cause of a failure comes to light, which may not be what is heard of first: others
-# complain that a rank has hung up before it is known that it was killed.
-_HINDSIGHT = 2.0
 # Seconds that a rank gets to end by itself.
 _PATIENCE = 10.0
 
@@ -51,14 +47,16 @@ class Ranks:
 
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
         """Start the processes and let them load the models."""
+        runtime = resources.runtime or make("runtime", "local")
         count = self._config.ranks
-        shares = divide(resources, count)
-        with tempfile.TemporaryDirectory(prefix="agentrl-ranks-") as folder:
-            self._crew = [_Rank(number) for number in range(count)]
-            for rank, own in zip(self._crew, shares, strict=True):
-                meeting = os.path.join(folder, "meeting")
+        programs = [_program(number, resources.device) for number in range(count)]
+        peers = runtime.launch(programs)
+        self._crew = [_Rank(number, peer) for number, peer in enumerate(peers)]
+        with runtime.meeting(peers) as meeting:
+            for rank, program in zip(self._crew, programs, strict=True):
+                own = _share(resources, count, program, rank.peer)
                 setup = Setup(rank.number, count, meeting, own, self._config, self._sharding)
-                rank.post(pickle.dumps(("begin", (setup, model, needs, steps))))
+                rank.post(pickle.dumps(("begin", (setup, _whole(model), needs, steps))))
             self._bytes: int = self._answers()
 
     def prepare(self, batch: TrieBatch, needs: frozenset[Need]) -> None:
@@ -72,23 +70,36 @@ class Ranks:
         metrics: dict[str, float] = self._ask("update", _slim(batch), credits, algorithm)
         return metrics
 
+    def rehearse(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> Rehearsal:
+        """Compute an update and return what the rank took that took most."""
+        found: Rehearsal = self._ask("rehearse", _slim(batch), credits, algorithm)
+        return found
+
     def weights(self) -> Mapping[str, Tensor]:
         """Return the actor's weights, put together from all ranks."""
-        with handover.place(self._bytes) as path:
-            self._ask("write_weights", path)
-            return handover.take(path)
+        if self._ended is not None:
+            raise AgentRLError(self._ended)
+        first = self._crew[0]
+        try:
+            with first.peer.received(self._bytes, lambda path: self._ask("write_weights", path)) as path:
+                tensors: dict[str, Tensor] = load_file(path)  # mapped: they stay when the file goes
+                return tensors
+        except EOFError as error:
+            failure = first.failure()
+            self._end(f"the trainer's rank {first.number} has failed")
+            raise AgentRLError(failure.text) from error
 
     def save(self, folder: Path) -> None:
         """Write all that `load` needs to go on exactly."""
-        self._ask("save", folder)
+        self._ask("save", folder.absolute())
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote."""
-        self._ask("load", folder)
+        self._ask("load", folder.absolute())
 
     def save_model(self, folder: Path) -> None:
         """Write the actor as a model directory."""
-        self._ask("save_model", folder)
+        self._ask("save_model", folder.absolute())
 
     def close(self) -> None:
         """End the processes; may be called twice."""
@@ -125,11 +136,15 @@ class Ranks:
         return answers[self._crew[0]]
 
     def _collect(self) -> "dict[_Rank, Any]":
-        """Wait for all answers, or for as many as come once one has failed."""
+        """Wait for all answers, or for as many as come once one has failed.
+
+        The cause of a failure may not be what is heard of first: others complain that a rank has hung up
+        before it is known that it was killed.
+        """
         answers: dict[_Rank, Any] = {}
         deadline: float | None = None
         while len(answers) < len(self._crew):
-            missing = {rank.connection: rank for rank in self._crew if rank not in answers}
+            missing = {rank.peer.connection: rank for rank in self._crew if rank not in answers}
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 break
@@ -137,7 +152,7 @@ class Ranks:
                 rank = missing[connection]  # type: ignore[index]
                 answers[rank] = rank.hear()
                 if isinstance(answers[rank], Failure) and deadline is None:
-                    deadline = time.monotonic() + _HINDSIGHT
+                    deadline = time.monotonic() + rank.peer.hindsight
         return answers
 
     def _end(self, reason: str) -> None:
@@ -152,65 +167,52 @@ class Ranks:
 
 
 class _Rank:
-    """A process that was started, and the pipe to it."""
+    """A process that was started, and what is said to it."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, peer: Peer) -> None:
         self.number = number
-        self.connection, there = Pipe()
-        command = [sys.executable, "-m", "agentrl_torch.rank", str(there.fileno())]
-        self.process = subprocess.Popen(
-            command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **_variables()}
-        )
-        there.close()
+        self.peer = peer
         self.post(pickle.dumps(sys.path))
 
     def post(self, request: bytes) -> None:
         """Send a request; whether the process is still there its answer will show."""
         try:
-            self.connection.send_bytes(request)
+            self.peer.connection.send_bytes(request)
         except OSError:
             return
 
     def hear(self) -> Any:
         """Return the answer, or the failure that the process is gone."""
         try:
-            return self.connection.recv()
+            return self.peer.connection.recv()
         except (EOFError, OSError):
-            epitaph = self._epitaph()
-            return Failure(epitaph, AgentRLError(epitaph), died=True)
+            return self.failure()
+
+    def failure(self) -> Failure:
+        """Return the failure that the process is gone."""
+        whose = f"the process of the trainer's rank {self.number}"
+        epitaph = f"{whose} {self.peer.epitaph()}; --resume goes on from the last checkpoint"
+        return Failure(epitaph, AgentRLError(epitaph), died=True)
 
     def end(self, patience: float) -> None:
         """Wait for the process to end by itself, and then no longer."""
-        try:
-            self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.connection.close()
-
-    def _epitaph(self) -> str:
-        code = self.process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        whose = f"the process of the trainer's rank {self.number}"
-        return f"{whose} {how}; --resume goes on from the last checkpoint"
+        self.peer.end(patience)
+        self.peer.connection.close()
 
 
-def divide(resources: Resources, ranks: int) -> list[Resources]:
-    """Return what each rank gets: its part of the threads, and a GPU of its own, from the run's device on.
+def _program(number: int, device: str) -> Program:
+    return Program("agentrl_torch.rank", "trainer", number, device)
 
-    Raises:
-        UsageError: there are fewer GPUs.
-    """
-    device, threads = torch.device(resources.device), max(1, resources.threads // ranks)
-    if device.type == "cpu":
-        return [replace(resources, threads=threads)] * ranks
-    first, there = device.index or 0, torch.cuda.device_count()
-    if first + ranks > there:
-        raise UsageError(
-            f"trainer.ranks={ranks} needs {ranks} GPUs from {resources.device!r} on, and this machine has "
-            f"{there}; lower trainer.ranks"
-        )
-    return [replace(resources, threads=threads, device=f"cuda:{first + rank}") for rank in range(ranks)]
+
+def _share(resources: Resources, ranks: int, program: Program, peer: Peer) -> Resources:
+    """Return what a rank gets: its part of the threads, and a GPU of its own if the run's device is one."""
+    threads = peer.threads or max(1, resources.threads // ranks)
+    return replace(resources, threads=threads, device=program.own_device, runtime=None)
+
+
+def _whole(model: Path | str) -> Path | str:
+    """Return the model's place for a process that may work in another folder."""
+    return model.absolute() if isinstance(model, Path) else model
 
 
 def _place_in_chain(failure: Failure) -> int:
@@ -234,8 +236,3 @@ def _slim(batch: TrieBatch) -> TrieBatch:
     """Return what ranks need of a batch: how many trajectories there are, not what happened in them."""
     groups = [Group(Task(""), [Trajectory(Task("")) for _ in group.trajectories]) for group in batch.groups]
     return replace(batch, groups=groups)
-
-
-def _variables() -> dict[str, str]:
-    """Return environment variables for ranks: those of one machine need no other network than its own."""
-    return {"GLOO_SOCKET_IFNAME": "lo"} if os.path.isdir("/sys/class/net/lo") else {}

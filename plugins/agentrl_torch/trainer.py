@@ -21,9 +21,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from agentrl.errors import UsageError
-from agentrl.interfaces import Algorithm, Resources, Trainer
+from agentrl.footprint import Footprint, Rehearsal, Workload
+from agentrl.interfaces import Algorithm, Crew, Resources, Trainer
 from agentrl.types import Batch, Credit, Group, Need
-from agentrl_torch import micro_batch
+from agentrl_torch import micro_batch, rehearsal
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.ranks import Ranks
 from agentrl_torch.sharding import Whole
@@ -42,9 +43,22 @@ class TorchTrainer(Trainer):
 
     config: TorchConfig
 
+    @property
+    def crew(self) -> Crew:
+        """Return the ranks, where there are several."""
+        return Crew(self.config.ranks if self.config.ranks > 1 else 0)
+
     def check(self, needs: frozenset[Need]) -> None:
         """Raise UsageError if there are options that cannot be combined, or that nothing needs."""
         self.config.check(needs)
+
+    def footprint(
+        self, model: Path | str, needs: frozenset[Need], resources: Resources, work: Workload
+    ) -> Footprint:
+        """Return what it takes of memory, from the model's config alone."""
+        from agentrl_torch.footprint import of_trainer
+
+        return of_trainer(self.config, model, needs, resources, work)
 
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
         """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
@@ -83,6 +97,13 @@ class TorchTrainer(Trainer):
             raise UsageError("there is nothing to train on: no trajectory of the update has a sampled token")
         check_credits(batch.groups, credits, algorithm)
         return self.training.update(batch, credits, algorithm)
+
+    def rehearse(self, tokens: int, group_size: int, algorithm: Algorithm) -> Rehearsal | None:
+        """Compute an update of the longest episodes, without moving anything."""
+        config = self.config
+        groups = rehearsal.longest_groups(tokens, group_size, config.micro_batch_tokens, config.ranks)
+        batch, credits = rehearsal.batch_of(groups, values="values" in algorithm.needs)
+        return self.training.rehearse(batch, credits, algorithm)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the actor's weights for an engine, tied ones once; an adapter is merged in."""

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from agentrl.errors import UsageError
+from agentrl.footprint import Rehearsal
 from agentrl.interfaces import Algorithm, Resources
 from agentrl.types import Credit, Need
-from agentrl_torch import adaptation, kernels, loading
+from agentrl_torch import adaptation, kernels, loading, memory, rehearsal
 from agentrl_torch.audit import THRESHOLDS, Audit
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.critic import Critic, CriticConfig, explained_variance
@@ -25,7 +26,7 @@ from agentrl_torch.learner import Learner, Recipe
 from agentrl_torch.learners import Learners, Pace
 from agentrl_torch.lora import Adapter
 from agentrl_torch.metrics import Tally
-from agentrl_torch.micro_batch import MicroBatch
+from agentrl_torch.micro_batch import MicroBatch, unique_tokens
 from agentrl_torch.sharding import Sharding
 from agentrl_torch.update import Facts, Step, TrieBatch, compute_facts
 from agentrl_torch.world import World
@@ -99,6 +100,7 @@ class Training:
     def _critic_config(self) -> CriticConfig:
         return self.config.critic or CriticConfig()
 
+    @memory.telling("what an update needs to know")
     def prepare(self, batch: TrieBatch, needs: frozenset[Need]) -> None:
         """Put into the batch what `needs` asks for.
 
@@ -118,6 +120,7 @@ class Training:
         if "values" in needs:
             batch.values = self._values(batch)
 
+    @memory.telling("an update")
     def update(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> dict[str, float]:
         """Train on the batch and return metrics: loss, gradient norm, learning rate, what `loss` logged.
 
@@ -138,7 +141,23 @@ class Training:
         norms += self._teach_critic(step, batch)
         ended = self._learners.end(norms, alone=step.only_critic)
         loss, tally, audit = self._of_all_ranks(losses, tally, audit)
-        return {"trainer/loss": loss} | begun | ended | tally.metrics() | (batch.audit or audit).metrics()
+        counted = tally.metrics() | (batch.audit or audit).metrics() | memory.metrics(self.actor.device)
+        return {"trainer/loss": loss} | begun | ended | counted
+
+    @memory.telling("an update of the longest episodes")
+    def rehearse(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> Rehearsal:
+        """Compute an update without moving anything, and return what the rank took that took most."""
+        watch = memory.Watch(str(self.actor.device))
+        held = rehearsal.moments(learner.optimizer for learner in self._learners.all)
+        self.prepare(batch, algorithm.needs)
+        step = replace(self.step(batch, credits, algorithm), only_critic=False)
+        for rows in batch.minibatches * 2:
+            step.accumulate(rows, Tally(), None)
+        del held
+        for learner in self._learners.all:
+            learner.clear()
+        tokens = max(unique_tokens([r for r in rows if r.group == 0]) for rows in batch.minibatches)
+        return max(self._world.gather(watch.rehearsal(tokens)), key=lambda each: each.peak)
 
     def _of_all_ranks(self, losses: list[float], tally: Tally, audit: Audit) -> tuple[float, Tally, Audit]:
         """Put together what the ranks have seen in an update."""

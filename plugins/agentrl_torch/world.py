@@ -45,12 +45,12 @@ ALONE = World()
 
 
 def join(rank: int, size: int, meeting_point: str, device: str) -> World:
-    """Meet the other ranks of this machine, who come to the same file that is not there yet.
+    """Meet the other ranks at PyTorch's `init_method`, such as a file that is not there yet.
 
     Numbers of this program are exchanged over gloo, tensors on GPUs over NCCL.
     """
     backend = "gloo" if torch.device(device).type == "cpu" else "cpu:gloo,cuda:nccl"
     if torch.device(device).type != "cpu":
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, init_method=f"file://{meeting_point}", rank=rank, world_size=size)
+    dist.init_process_group(backend, init_method=meeting_point, rank=rank, world_size=size)
     return World(rank, size)

@@ -5,11 +5,13 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from agentrl.errors import AgentRLError
+from agentrl.interfaces import Weights
 from agentrl_vllm.links import Link
-from agentrl_vllm.messages import Answer, Cancel, Task
+from agentrl_vllm.messages import Answer, Cancel, Load, Task
 
 _CLOSED = "the engine was closed while it was in use"
 
@@ -60,6 +62,19 @@ class Correspondence:
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
+
+    async def load(self, weights: Weights | Path, version: int) -> None:
+        """Have the worker load weights, and wait until it has.
+
+        Raises:
+            Died: it is gone.
+            AgentRLError: it cannot be done.
+        """
+        try:
+            there = await asyncio.to_thread(self.link.deliver, weights)
+        except EOFError as error:
+            raise Died(self._died or str(error)) from error
+        await self.send(lambda number: Load(number, there, version))
 
     async def close(self) -> None:
         """End the worker; whoever waits for an answer is told."""

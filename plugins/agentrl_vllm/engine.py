@@ -15,7 +15,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from agentrl.errors import AgentRLError
-from agentrl.interfaces import Engine, PluginConfig, Resources, Weights
+from agentrl.footprint import Footprint, Workload
+from agentrl.interfaces import Crew, Engine, PluginConfig, Resources, Weights
+from agentrl.plugins import make
+from agentrl.runtime import Peer, Program, Runtime
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence
 from agentrl_vllm.host import Host
@@ -24,7 +27,7 @@ from agentrl_vllm.messages import Setup
 from agentrl_vllm.model import Model, check_prompt, describe
 from agentrl_vllm.routing import Routes
 from agentrl_vllm.shared_weights import remove, write
-from agentrl_vllm.starting import choose_context, choose_dtype, make_setup, variables
+from agentrl_vllm.starting import choose_context, choose_dtype, gpus_of, make_program, make_setup
 
 
 class VLLMEngine(Engine):
@@ -70,6 +73,17 @@ class VLLMEngine(Engine):
         self._model: Model | None = None
         self._folder: Path | None = None
 
+    @property
+    def crew(self) -> Crew:
+        """Return the vLLMs in processes of their own."""
+        return Crew(self.config.engines, gpus_of(self.config.arguments))
+
+    def footprint(self, model: Path | str, resources: Resources, work: Workload) -> Footprint:
+        """Return what it takes of memory, from the model's config alone."""
+        from agentrl_vllm.footprint import of_engine
+
+        return of_engine(self.config, model, resources, work)
+
     async def start(self, model: Path | str, resources: Resources) -> None:
         """Load the model into every vLLM."""
         described = self._model = await asyncio.to_thread(describe, model)
@@ -77,7 +91,7 @@ class VLLMEngine(Engine):
         self.context_length = choose_context(self.config.context_length, described)
         self._dtype = choose_dtype(self.config.dtype, resources.device)
         setup = make_setup(self.config, model, described, resources)
-        self._hosts = [Host(begin, self.config.restarts) for begin in self._begins(setup, resources.device)]
+        self._hosts = [Host(begin, self.config.restarts) for begin in self._begins(setup, resources)]
         self._routes = Routes(len(self._hosts))
         try:
             await asyncio.gather(*(host.start() for host in self._hosts))
@@ -132,14 +146,22 @@ class VLLMEngine(Engine):
         remove(self._folder)
         self._folder = None
 
-    def _begins(self, setup: Setup, device: str) -> list[Callable[[], Correspondence]]:
+    def _begins(self, setup: Setup, resources: Resources) -> list[Callable[[], Correspondence]]:
         """Return how to start each vLLM."""
         if not self.config.engines:
             return [lambda: Correspondence(partial(ThreadLink, setup, self.tokenizer))]
-        places = [variables(setup, device, index) for index in range(self.config.engines)]
-        return [partial(Correspondence, partial(ProcessLink, setup, place)) for place in places]
+        runtime = resources.runtime or make("runtime", "local")
+        programs = [make_program(setup, resources.device, index) for index in range(self.config.engines)]
+        launches = [partial(_launch, runtime, program) for program in programs]
+        return [partial(Correspondence, partial(ProcessLink, setup, launch)) for launch in launches]
 
     def _running(self) -> Model:
         if self._model is None or not self._hosts:
             raise AgentRLError("the engine is not running: start it first, and do not use it after close")
         return self._model
+
+
+def _launch(runtime: Runtime, program: Program) -> Peer:
+    """Start one process."""
+    (peer,) = runtime.launch([program])
+    return peer

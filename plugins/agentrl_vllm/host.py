@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from torch import Tensor
 
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence, Died
-from agentrl_vllm.messages import Ask, Load, Rest
+from agentrl_vllm.messages import Ask, Rest
 
-_LoadTask: TypeAlias = Callable[[int], Load]
+# Weights, or the folder with their files, and their version.
+_Weights = tuple[dict[str, Tensor] | Path, int]
 
 
 class Host:
@@ -28,7 +28,7 @@ class Host:
         self._replacing = asyncio.Lock()
         self._current: Correspondence | None = None
         self._closed = False
-        self._again: _LoadTask | None = None  # gives a successor the weights of now, where that is possible
+        self._again: _Weights | None = None  # what a successor gets, where that is possible
         self._original = True  # whether the weights of now are those of the model's directory
 
     async def start(self) -> None:
@@ -63,18 +63,14 @@ class Host:
         Raises:
             AgentRLError: its successor failed, too.
         """
-
-        def task(number: int) -> Load:
-            return Load(number, weights, version)
-
-        current = self._running()
+        current, given = self._running(), (weights, version)
         async with self._replacing:
             try:
-                await current.send(task)
+                await current.load(weights, version)
             except Died:
-                await self._replace_or_fail(task, "the engine could not load the trainer's weights")
+                await self._replace_or_fail(given, "the engine could not load the trainer's weights")
         self._left = self._restarts
-        self._again = task if isinstance(weights, Path) else None
+        self._again = given if isinstance(weights, Path) else None
         self._original = False
 
     async def rest(self, *, asleep: bool) -> None:
@@ -106,21 +102,21 @@ class Host:
             self._left -= 1
             await self._replace_or_fail(self._again, str(death))
 
-    async def _replace_or_fail(self, task: _LoadTask | None, reason: str) -> None:
+    async def _replace_or_fail(self, given: _Weights | None, reason: str) -> None:
         try:
-            await self._replace(task)
+            await self._replace(given)
         except Died as death:
             raise AgentRLError(f"{reason}, and started again it failed, too: {death}") from death
 
-    async def _replace(self, task: _LoadTask | None) -> None:
-        """End the worker of now, which keeps its place meanwhile; start one with the weights of `task`."""
+    async def _replace(self, given: _Weights | None) -> None:
+        """End the worker of now, which keeps its place meanwhile; start one with the weights given."""
         if self._current is not None:
             await self._current.close()
         fresh = await asyncio.to_thread(self._begin)
         try:
             await fresh.started()
-            if task is not None:
-                await fresh.send(task)
+            if given is not None:
+                await fresh.load(*given)
             if self._closed:
                 raise AgentRLError("the engine was closed while it was started again")
         except BaseException:

@@ -4,16 +4,14 @@
 process has died, the link is of no more use.
 """
 
-import os
 import queue
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
+from agentrl.interfaces import Weights
+from agentrl.runtime import Peer
 from agentrl_vllm.messages import Answer, Close, Message, Setup
 
 # Seconds that a process gets to close by itself.
@@ -25,6 +23,10 @@ class Link(Protocol):
 
     def post(self, message: Message) -> None:
         """Send a message; nothing happens if the worker is gone."""
+        ...
+
+    def deliver(self, weights: Weights | Path) -> Weights | Path:
+        """Return what to name in a message so that the worker finds these weights, or raise EOFError."""
         ...
 
     def close(self) -> None:
@@ -62,6 +64,10 @@ class ThreadLink:
         """Send a message."""
         self._inbox.messages.put(message)
 
+    def deliver(self, weights: Weights | Path) -> Weights | Path:
+        """Return the weights."""
+        return weights
+
     def close(self) -> None:
         """End the thread."""
         self.post(Close())
@@ -76,13 +82,10 @@ class ThreadLink:
 class ProcessLink:
     """A worker in a process of its own, which may die without harm to this one."""
 
-    def __init__(self, setup: Setup, variables: Mapping[str, str], answer: Callable[[Answer], None]) -> None:
-        """Start the process; `variables` are added to its environment."""
-        here, there = Pipe()
-        command = [sys.executable, "-m", "agentrl_vllm.alone", str(there.fileno())]
-        self.process = subprocess.Popen(command, pass_fds=[there.fileno()], env={**os.environ, **variables})
-        there.close()
-        self._connection: Connection = here
+    def __init__(self, setup: Setup, launch: Callable[[], Peer], answer: Callable[[Answer], None]) -> None:
+        """Start the process with `launch`."""
+        self.peer = launch()
+        self._connection = self.peer.connection
         self._posting = threading.Lock()
         self._reader = threading.Thread(target=self._read, args=(answer,), name="vllm answers", daemon=True)
         self._reader.start()
@@ -92,14 +95,14 @@ class ProcessLink:
         """Send a message."""
         self._send(message)
 
+    def deliver(self, weights: Weights | Path) -> Weights | Path:
+        """Return where the process finds the files of weights."""
+        return self.peer.deliver(weights) if isinstance(weights, Path) else weights
+
     def close(self) -> None:
         """End the process, by force if it does not by itself."""
         self.post(Close())
-        try:
-            self.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.peer.end(_PATIENCE)
         self._reader.join()
         self._connection.close()
 
@@ -117,11 +120,7 @@ class ProcessLink:
             try:
                 told: Answer = self._connection.recv()
             except (EOFError, OSError):
-                answer(Answer(-1, error=self._epitaph(), fatal=True))
+                epitaph = f"the process of the engine 'vllm' {self.peer.epitaph()}"
+                answer(Answer(-1, error=epitaph, fatal=True))
                 return
             answer(told)
-
-    def _epitaph(self) -> str:
-        code = self.process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"the process of the engine 'vllm' {how}"

@@ -81,10 +81,10 @@ def describe(path: Path | str) -> Model:
     text = config.get_text_config()
     context = int(getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length)
     ends = _end_ids(path, config, tokenizer.eos_token_id)
-    return Model(tokenizer, context, int(text.vocab_size), ends, *_parameters(config))
+    return Model(tokenizer, context, int(text.vocab_size), ends, *parameters(config))
 
 
-def _parameters(config: Any) -> tuple[dict[str, torch.Size], list[list[str]]]:
+def parameters(config: Any) -> tuple[dict[str, torch.Size], list[list[str]]]:
     """Return the shapes of a model's tensors and the names of its parameters, from an empty shell of it."""
     with torch.device("meta"):
         shell = AutoModelForCausalLM.from_config(config)

@@ -1,6 +1,6 @@
-"""What vLLM is started with: its arguments, and where its processes find threads and GPUs."""
+"""What vLLM is started with: its arguments, and what its processes need."""
 
-import os
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 
 from agentrl.errors import UsageError
 from agentrl.interfaces import Resources
+from agentrl.runtime import Program
 from agentrl_vllm.messages import Setup
 from agentrl_vllm.model import Model
 
@@ -60,15 +61,17 @@ def choose_context(wanted: int | None, model: Model) -> int:
     return wanted or model.context_length
 
 
-def variables(setup: Setup, device: str, index: int) -> dict[str, str]:
-    """Return what the environment of the process of vLLM number `index` is to say."""
-    if torch.device(device).type == "cpu":
-        return {"OMP_NUM_THREADS": str(setup.threads)}
-    size = int(setup.arguments.get("tensor_parallel_size", 1))
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = named.split(",") if named else [str(each) for each in range(torch.cuda.device_count())]
-    first = (torch.device(device).index or 0) + index * size
-    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[(first + each) % len(visible)] for each in range(size))}
+def make_program(setup: Setup, device: str, index: int) -> Program:
+    """Return the process of vLLM number `index`."""
+    on_cpu = torch.device(device).type == "cpu"
+    variables = {"OMP_NUM_THREADS": str(setup.threads)} if on_cpu else {}
+    return Program("agentrl_vllm.alone", "engine", index, device, gpus_of(setup.arguments), variables)
+
+
+def gpus_of(arguments: dict[str, Any]) -> int:
+    """Return how many GPUs a vLLM takes with these arguments of its own."""
+    parts = (arguments.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
+    return math.prod(int(part) for part in parts)
 
 
 def _for_cpu(config: Any) -> dict[str, Any]:

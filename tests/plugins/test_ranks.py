@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -19,6 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentrl import AgentRLError, Credit, Group, Segment, Span, Task, Trajectory, UsageError
 from agentrl.interfaces import Resources
+from agentrl.plugins import make
+from agentrl.runtime import Peer, Program
 from agentrl_grpo import GRPO
 from agentrl_imitation import Imitation
 from agentrl_ppo import PPO
@@ -26,7 +29,7 @@ from agentrl_tiny.tokenizer import build_tokenizer
 from agentrl_torch import TorchTrainer, micro_batch
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.lora import LoRAConfig
-from agentrl_torch.ranks import divide
+from agentrl_torch.ranks import _share
 from agentrl_torch.sharing import share
 
 torch.set_num_threads(1)
@@ -319,7 +322,7 @@ def test_the_audit_stops_all_ranks(folder):
 
 
 def pids(trainer):
-    return [rank.process.pid for rank in trainer.training._crew]
+    return [rank.peer.pid for rank in trainer.training._crew]
 
 
 def is_there(pid):
@@ -398,7 +401,7 @@ def test_ranks_end_with_the_process_that_started_them(folder):
         from agentrl_torch import TorchTrainer
         trainer = TorchTrainer(TorchTrainer.Config(ranks=2))
         trainer.start({str(folder)!r}, frozenset(), 1, Resources())
-        print(*[rank.process.pid for rank in trainer.training._crew], flush=True)
+        print(*[rank.peer.pid for rank in trainer.training._crew], flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -468,14 +471,41 @@ def test_without_deepspeed_its_trainer_says_what_to_install(monkeypatch):
         DeepSpeedTrainer().check(frozenset())
 
 
-def test_ranks_get_a_part_of_the_threads_and_need_a_gpu_each():
-    assert [each.threads for each in divide(Resources(threads=5), 2)] == [2, 2]
-    assert [each.threads for each in divide(Resources(threads=1), 2)] == [1, 1]
+class Somewhere(Peer):
+    """A process that says what it may use."""
+
+    def __init__(self, threads=None):
+        self.threads = threads
+
+    epitaph = end = None
+
+
+Somewhere.__abstractmethods__ = frozenset()
+
+
+def test_ranks_get_a_part_of_the_threads_or_what_their_machine_has_and_a_gpu_each():
+    program = Program("module", "trainer", 1)
+    assert _share(Resources(threads=5), 2, program, Somewhere()).threads == 2
+    assert _share(Resources(threads=1), 2, program, Somewhere()).threads == 1
+    assert _share(Resources(threads=5), 2, program, Somewhere(threads=8)).threads == 8
+    with_gpu = replace(program, device="cuda:4")
+    assert _share(Resources(device="cuda:4"), 2, with_gpu, Somewhere()).device == "cuda:0"
+    own = _share(Resources(runtime=make("runtime", "local")), 2, program, Somewhere())
+    assert (own.device, own.runtime) == ("cpu", None)
+
+
+def test_ranks_need_a_gpu_each():
     wanted = torch.cuda.device_count() + 1
-    with pytest.raises(
-        UsageError, match=f"needs {wanted} GPUs from 'cuda' on, and this machine has {wanted - 1}"
-    ):
-        divide(Resources(device="cuda"), wanted)
+    trainer = TorchTrainer(TorchTrainer.Config(ranks=wanted + 1))
+    with pytest.raises(UsageError, match=f"GPUs from 'cuda' on, and this machine has {wanted - 1}"):
+        trainer.start("model", frozenset(), 1, Resources(device="cuda"))
+
+
+def test_trainers_say_how_many_processes_they_will_need():
+    deepspeed = pytest.importorskip("agentrl_deepspeed.trainer").DeepSpeedTrainer
+    assert TorchTrainer().crew.processes == 0
+    assert TorchTrainer(TorchTrainer.Config(ranks=3)).crew.processes == 3
+    assert deepspeed().crew.processes == 1
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])

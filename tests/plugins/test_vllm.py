@@ -440,7 +440,7 @@ def process_of(engine: VLLMEngine, index: int) -> int:
     current = engine._hosts[index]._current
     assert current is not None
     assert isinstance(current.link, ProcessLink)
-    return current.link.process.pid
+    return current.link.peer.pid
 
 
 def shared_files() -> set[Path]:

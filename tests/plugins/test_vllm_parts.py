@@ -15,7 +15,7 @@ from agentrl_vllm import VLLMEngine
 from agentrl_vllm.model import describe
 from agentrl_vllm.routing import Routes
 from agentrl_vllm.shared_weights import remove, write
-from agentrl_vllm.starting import make_setup, variables
+from agentrl_vllm.starting import make_program, make_setup
 
 
 def test_a_session_stays_with_its_engine_and_new_ones_go_where_fewest_are() -> None:
@@ -51,16 +51,16 @@ def test_a_small_model_gets_one_thread_and_options_of_ones_own_win() -> None:
     setup = make_setup(config, Tiny().path(), model, Resources(threads=4))
     assert setup.threads == 1
     assert (setup.arguments["block_size"], setup.arguments["max_model_len"]) == (64, 100)
-    assert variables(setup, "cpu", 0) == {"OMP_NUM_THREADS": "1"}
+    assert make_program(setup, "cpu", 0).variables == {"OMP_NUM_THREADS": "1"}
 
 
-def test_each_engine_has_its_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_engine_needs_its_own_gpus() -> None:
     model = describe(Tiny().path())
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     config = VLLMEngine.Config(engines=2, arguments={"tensor_parallel_size": 2})
     setup = make_setup(config, Tiny().path(), model, Resources(device="cuda"))
-    found = [variables(setup, "cuda", index)["CUDA_VISIBLE_DEVICES"] for index in range(2)]
-    assert found == ["4,5", "6,7"]
+    assert [make_program(setup, "cuda", index).gpus for index in range(2)] == [2, 2]
+    crew = VLLMEngine(config).crew
+    assert (crew.processes, crew.gpus) == (2, 2)
     with pytest.raises(UsageError, match="engines=1"):
         make_setup(VLLMEngine.Config(), Tiny().path(), model, Resources(device="cuda:1"))
 

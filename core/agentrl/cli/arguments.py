@@ -19,6 +19,9 @@ Model = Annotated[
     str | None, typer.Option("--model", help="Model directory, hub name or model plugin; by default: tiny.")
 ]
 Engine = Annotated[str | None, typer.Option("--engine", help="Engine that generates tokens.")]
+Runtime = Annotated[
+    str | None, typer.Option("--runtime", help="Where processes live: local, or ray on many machines.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(

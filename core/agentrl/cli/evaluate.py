@@ -23,6 +23,7 @@ def evaluate(
     rewards: arguments.Rewards = None,
     model: arguments.Model = None,
     engine: arguments.Engine = None,
+    runtime: arguments.Runtime = None,
     step: Annotated[
         int | None, typer.Option("--step", help="Measure the checkpoint of this step instead of the end.")
     ] = None,
@@ -56,6 +57,7 @@ def evaluate(
                 "rewards": arguments.parse_rewards(rewards) if rewards else None,
                 "model": model,
                 "engine": engine,
+                "runtime": runtime,
                 "evaluation.split": split,
                 "evaluation.tasks": tasks,
                 "evaluation.repeats": repeats,

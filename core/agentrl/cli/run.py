@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentrl.cli import arguments
+from agentrl.cli.dry_run import machine, show
 from agentrl.cli.env import prepare_environment
 from agentrl.cli.errors import shown
 from agentrl.errors import UsageError
@@ -25,6 +26,7 @@ def run(
     rewards: arguments.Rewards = None,
     model: arguments.Model = None,
     engine: arguments.Engine = None,
+    runtime: arguments.Runtime = None,
     trainer: Annotated[
         str | None, typer.Option("--trainer", help="Trainer that updates the weights.")
     ] = None,
@@ -41,12 +43,26 @@ def run(
     ] = None,
     sets: arguments.Sets = None,
     setup: arguments.Setup = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Play nothing: show what would sit where, and whether memory is there."
+        ),
+    ] = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="[[M x] N x] GB",
+            help="With --dry-run, elsewhere: 80 is a GPU of 80 GB, 8x80 are eight, 4x8x80 four machines.",
+        ),
+    ] = None,
     debug: arguments.Debug = False,
 ) -> None:
     """Train a model in an env. Defaults < what plugins suggest < RUN_FILE < options < --set."""
-    from agentrl.display import make_display
+    from agentrl.display import Display, make_display, wide_console
 
-    display = make_display()
+    display = Display() if dry_run else make_display()
     with shown(display, debug=debug):
         flags = arguments.given(
             {
@@ -56,13 +72,18 @@ def run(
                 "rewards": arguments.parse_rewards(rewards) if rewards else None,
                 "model": model,
                 "engine": engine,
+                "runtime": runtime,
                 "trainer": trainer,
                 "steps": steps,
                 "warmup": warmup,
                 "seed": seed,
             }
         )
-        config = _configuration(run_file, flags, sets or [], out, resume)
+        described = machine(gpus, dry_run=dry_run)
+        config = _configuration(run_file, flags, sets or [], out, resume, elsewhere=described is not None)
+        if dry_run:
+            show(config, described, wide_console())
+            return
         prepare_environment(config.env.name, display, setup=setup)
         from agentrl.run import train
 
@@ -71,8 +92,15 @@ def run(
 
 
 def _configuration(
-    run_file: Path | None, flags: dict[str, Any], sets: list[str], out: Path | None, resume: Path | None
+    run_file: Path | None,
+    flags: dict[str, Any],
+    sets: list[str],
+    out: Path | None,
+    resume: Path | None,
+    *,
+    elsewhere: bool,
 ) -> "RunConfig":
+    """Return the configuration; `elsewhere` there are GPUs, whatever there is here."""
     from agentrl.config import load_run_file, resolve
 
     if resume:
@@ -83,6 +111,8 @@ def _configuration(
         if not run_file.is_file():
             raise UsageError(f"there is no run in {resume}: it has no run.yaml")
     document = load_run_file(run_file) if run_file else {}
+    if elsewhere and document.get("device", "auto") == "auto":
+        flags = {**flags, "device": "cuda"}
     return resolve(document, flags, sets, source=str(run_file or "run file"))
 
 

@@ -1,0 +1,366 @@
+"""The runtime `ray` on real Ray: a cluster of two nodes on this machine, whose actors and nodes die."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrl.errors import AgentRLError, EnvLost, UsageError
+from agentrl.hosting.housing import Housing
+from agentrl.interfaces import Crew, Resources
+from agentrl.plugins import make
+from agentrl.runtime import Plan, Program
+from agentrl.types import Group, Segment, Span, Task, Trajectory
+from agentrl_ray import RayRuntime
+
+ray = pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+NODE = {"num_cpus": 4, "object_store_memory": 100 * 2**20}
+ECHO = """
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+connection = Connection(int(sys.argv[1]))
+try:
+    while True:
+        said = connection.recv()
+        if isinstance(said, int):
+            sys.exit("why" if said else 0)
+        if isinstance(said, tuple):
+            path, data = said
+            path.write_bytes(data)
+        if isinstance(said, Path):
+            said = said.read_bytes()
+        connection.send(said)
+except EOFError:
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Return a cluster of two nodes; the run is on the first."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    made.add_node(**NODE)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@contextmanager
+def running(cluster: Any, plan: Plan, **options: Any) -> Iterator[RayRuntime]:
+    """Start the runtime, spread over the nodes."""
+    config = {"address": cluster.address, "strategy": "STRICT_SPREAD", "wait": 300, **options}
+    with closing(RayRuntime(RayRuntime.Config(**config))) as runtime:
+        runtime.start(plan)
+        yield runtime
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Program:
+    """Return a process that says what it is told."""
+    (tmp_path / "echo_for_ray.py").write_text(ECHO)
+    return Program("echo_for_ray", "trainer", 0, variables={"PYTHONPATH": str(tmp_path)})
+
+
+def two(program: Program) -> list[Program]:
+    return [program, replace(program, number=1)]
+
+
+def nodes_of(*peers: Any) -> list[str]:
+    return [peer._born.node for peer in peers]
+
+
+# Processes
+
+
+def test_processes_on_two_nodes_talk_as_if_they_were_here(cluster: Any, echo: Program) -> None:
+    with running(cluster, Plan(Crew(2))) as runtime:
+        peers = runtime.launch(two(echo))
+        assert len(set(nodes_of(*peers))) == 2
+        large = bytes(range(256)) * 2**17
+        for peer in peers:
+            peer.connection.send(large)
+            peer.connection.send({"after": "it"})
+        missing = {peer.connection for peer in peers}
+        while missing:
+            for connection in wait(list(missing)):
+                assert connection.recv() == large
+                missing.discard(connection)
+        assert [peer.connection.recv() for peer in peers] == [{"after": "it"}] * 2
+        assert [peer.threads for peer in peers] == [1, 1]
+        with runtime.meeting(peers) as place:
+            assert place.startswith("tcp://")
+
+
+def test_how_a_process_ended_is_known(cluster: Any, echo: Program) -> None:
+    with running(cluster, Plan(Crew(2))) as runtime:
+        one, other = runtime.launch(two(echo))
+        one.connection.send(1)
+        os.kill(other.pid, signal.SIGKILL)
+        for peer in (one, other):
+            with pytest.raises(EOFError):
+                peer.connection.recv()
+        assert one.epitaph().startswith("ended with exit code 1 (why) on the node ")
+        assert other.epitaph().startswith("was killed by signal 9 on the node ")
+
+
+def test_a_process_is_ended_and_its_room_free_again(cluster: Any, echo: Program) -> None:
+    with running(cluster, Plan(Crew(2))) as runtime:
+        for _ in range(2):
+            peers = runtime.launch(two(echo))
+            os.kill(peers[0].pid, signal.SIGSTOP)
+            for peer in peers:
+                peer.end(0.0)
+                peer.end(0.0)
+                peer.connection.close()
+            assert not any(Path(f"/proc/{peer.pid}").exists() for peer in peers)
+
+
+def test_files_are_carried_to_another_node_and_back(cluster: Any, echo: Program, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "large").write_bytes(random.Random(0).randbytes(40 * 2**20))
+    (folder / "empty").write_bytes(b"")
+    with running(cluster, Plan(Crew(2))) as runtime:
+        near, far = sorted(runtime.launch(two(echo)), key=lambda peer: not peer._near)
+        assert near.deliver(folder) == folder
+        there = far.deliver(folder)
+        assert there != folder
+        for name in ("large", "empty"):
+            far.connection.send(there / name)
+            assert far.connection.recv() == (folder / name).read_bytes()
+        assert far.deliver(folder) != there
+        assert not there.exists()
+        for peer in (near, far):
+
+            def write(path: Path, peer: Any = peer) -> None:
+                peer.connection.send((path, b"from there"))
+                peer.connection.recv()
+
+            with peer.received(10, write) as here:
+                assert here.read_bytes() == b"from there"
+            assert not here.parent.exists()
+
+
+def kill_keeper(peer: Any) -> None:
+    status = Path(f"/proc/{peer.pid}/status").read_text()
+    os.kill(int(status.partition("PPid:")[2].split()[0]), signal.SIGKILL)
+
+
+def test_a_process_ends_with_the_actor_that_keeps_it(cluster: Any, echo: Program, tmp_path: Path) -> None:
+    with running(cluster, Plan(Crew(2))) as runtime:
+        near, far = sorted(runtime.launch(two(echo)), key=lambda peer: not peer._near)
+        kill_keeper(far)
+        with pytest.raises(EOFError):
+            far.connection.recv()
+        assert "was lost with the Ray actor on the node" in far.epitaph()
+        with pytest.raises(EOFError, match="was lost with"):
+            far.deliver(tmp_path)
+        far.end(0.0)
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{far.pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not Path(f"/proc/{far.pid}").exists()
+        near.connection.send("still there")
+        assert near.connection.recv() == "still there"
+
+
+def test_a_process_that_is_lost_with_its_node_is_told_so_and_can_be_started_elsewhere(
+    cluster: Any, echo: Program
+) -> None:
+    third = cluster.add_node(**NODE, resources={"third": 1})
+    with running(cluster, Plan(Crew(3)), strategy="STRICT_SPREAD") as runtime:
+        programs = [replace(echo, number=number) for number in range(3)]
+        peers = runtime.launch(programs)
+        (lost,) = [peer for peer in peers if peer._born.node == third.node_id]
+        cluster.remove_node(third, allow_graceful=False)
+        with pytest.raises(EOFError):
+            lost.connection.recv()
+        assert "which is gone" in lost.epitaph()
+        cluster.add_node(**NODE)
+        (again,) = runtime.launch([programs[peers.index(lost)]])
+        again.connection.send("back")
+        assert again.connection.recv() == "back"
+
+
+# What is refused
+
+
+def test_a_cluster_without_room_is_one_sentence(cluster: Any) -> None:
+    sentence = r"needs 100 CPUs in 1 bundles \(STRICT_SPREAD\), and its"
+    with (
+        pytest.raises(UsageError, match=sentence),
+        running(cluster, Plan(Crew(1)), trainer_cpus=100, wait=2),
+    ):
+        pass
+
+
+def test_no_cluster_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="start one with `ray start --head`"):
+        RayRuntime(RayRuntime.Config(address="127.0.0.1:1")).start(Plan(Crew(1)))
+
+
+def test_a_folder_that_nodes_do_not_see_is_one_sentence(cluster: Any, echo: Program, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with running(cluster, Plan(Crew(2), folders={"model": tmp_path})) as runtime:
+        (tmp_path / "config.json").unlink()
+        with pytest.raises(UsageError, match=r"does not see the model .*; put it where all nodes"):
+            runtime.launch(two(echo))
+
+
+# Trainers
+
+
+def play(seed: int) -> list[Group]:
+    """Return two groups of two trajectories of random tokens."""
+    rng = random.Random(seed)
+    groups = []
+    for name in range(2):
+        members = []
+        for _ in range(2):
+            ids = [rng.randrange(10, 60) for _ in range(12)]
+            segments = [Segment(ids, [Span(5, [-4.0] * 6, 0)])]
+            members.append(Trajectory(Task(f"{name}"), segments=segments, reward=rng.random()))
+        groups.append(Group(Task(f"{name}"), members))
+    return groups
+
+
+@contextmanager
+def trainer(runtime: Any = None) -> Iterator[Any]:
+    from agentrl_torch import TorchTrainer
+
+    config = TorchTrainer.Config(ranks=2, learning_rate=1e-3, audit_threshold=1e9)
+    with closing(TorchTrainer(config)) as made:
+        made.start(make("model", "tiny").path(), frozenset({"groups"}), 10, Resources(runtime=runtime))
+        yield made
+
+
+def update(made: Any, seed: int = 0) -> None:
+    from agentrl_grpo import GRPO
+
+    algorithm = GRPO()
+    batch = made.prepare(play(seed), algorithm.needs)
+    made.update(batch, algorithm.credit(batch), algorithm)
+
+
+def test_ranks_on_two_nodes_learn_what_they_learn_on_one_machine(cluster: Any, tmp_path: Path) -> None:
+    found = []
+    with running(cluster, Plan(Crew(2))) as runtime:
+        for where in (None, runtime):
+            with trainer(where) as made:
+                update(made)
+                made.save(tmp_path / "checkpoint")
+                found.append({name: tensor.clone() for name, tensor in made.weights().items()})
+                if where:
+                    assert len(set(nodes_of(*(rank.peer for rank in made.training._crew)))) == 2
+    assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 1e-5
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_lost_is_one_sentence_and_the_end_of_all(cluster: Any, victim: int) -> None:
+    with running(cluster, Plan(Crew(2))) as runtime, trainer(runtime) as made:
+        pids = [rank.peer.pid for rank in made.training._crew]
+        kill_keeper(made.training._crew[victim].peer)
+        sentence = f"the trainer's rank {victim} was lost with the Ray actor on the node .*; --resume goes on"
+        with pytest.raises(AgentRLError, match=sentence):
+            update(made)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+# Envs
+
+
+def lose_house(cluster: Any, kill: Callable[[Any], None]) -> None:
+    """Lose the house of one of two envs in the midst of an episode; both places can be played at again."""
+    env = make("env", "deepsearch")
+    task = env.tasks("train")[0]
+
+    async def scene(runtime: RayRuntime) -> None:
+        pool = runtime.pool(Housing("deepsearch", env.config.model_dump(mode="json"), 2))
+        one, other = await pool.acquire(), await pool.acquire()
+        seen = [await each.reset(task, 1) for each in (one, other)]
+        assert seen[0] == seen[1]
+        await asyncio.to_thread(kill, one)
+        with pytest.raises(EnvLost):
+            await one.judge()
+        await pool.release(one, broken=True)
+        assert not (await other.judge()).success
+        await pool.release(other)
+        again = [await pool.acquire() for _ in range(2)]
+        assert [await each.reset(task, 1) for each in again] == seen
+        for each in again:
+            await pool.release(each)
+        await pool.close()
+
+    with running(cluster, Plan(workers=2), env_houses=2) as runtime:
+        asyncio.run(scene(runtime))
+
+
+def test_a_house_that_dies_is_built_again(cluster: Any) -> None:
+    lose_house(cluster, lambda env: ray.kill(env._house))
+
+
+def test_an_error_of_an_env_on_another_node_is_what_it_would_be_here(cluster: Any) -> None:
+    async def scene(runtime: RayRuntime) -> None:
+        pool = runtime.pool(Housing("deepsearch", {}, 1))
+        env = await pool.acquire()
+        with pytest.raises(AgentRLError, match="the task 'no such task' is from a file"):
+            await env.reset(Task("no such task", data={}), 1)
+        await pool.release(env, broken=True)
+        await pool.close()
+
+    with running(cluster, Plan(workers=1)) as runtime:
+        asyncio.run(scene(runtime))
+
+
+# Whole runs
+
+SMALL = {
+    "tasks_per_step": 2,
+    "group_size": 4,
+    "evaluation.tasks": 4,
+    "threads": 1,
+    "simulator.workers": 2,
+    "trainer.ranks": 2,
+}
+
+
+def run(folder: Path, **more: Any) -> list[dict[str, float]]:
+    """Train for two steps, and return the metrics that do not depend on the clock."""
+    sets = [part for key, value in {**SMALL, **more}.items() for part in ("--set", f"{key}={value}")]
+    words = ["run", "--env", "deepsearch", "--steps", "2", "--out", str(folder), *sets]
+    done = subprocess.run(
+        [sys.executable, "-m", "agentrl", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clocked = ("time/", "busy/", "memory/")
+    return [{key: value for key, value in row.items() if not key.startswith(clocked)} for row in rows]
+
+
+def test_a_run_on_two_nodes_has_the_numbers_of_one_on_this_machine(cluster: Any, tmp_path: Path) -> None:
+    here = run(tmp_path / "here")
+    there = run(
+        tmp_path / "there",
+        **{"runtime": "ray", "runtime.address": cluster.address, "runtime.strategy": "SPREAD"},
+    )
+    names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
+    for left, right in zip(here, there, strict=True):
+        assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-4)

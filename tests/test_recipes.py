@@ -1,0 +1,119 @@
+"""The run files in examples/recipes say what they want of a machine, and it fits; no weight, no GPU."""
+
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+pytest.importorskip("torch", reason="install agentrl's extra 'torch'")
+pytest.importorskip("peft", reason="install agentrl's extra 'peft'")
+
+from transformers import Qwen2Config
+
+from agentrl import AgentRLError, plugins
+from agentrl.cli.dry_run import show
+from agentrl.config import load_run_file, resolve
+from agentrl.hardware import parse
+from agentrl_tiny.tokenizer import build_tokenizer
+
+RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
+# Of Qwen2.5: width, inner width, layers, heads, key heads, whether the embedding is tied.
+SHAPES = {
+    "3B": (2048, 11008, 36, 16, 2, True),
+    "7B": (3584, 18944, 28, 28, 4, False),
+    "14B": (5120, 13824, 48, 40, 8, False),
+    "32B": (5120, 27648, 64, 40, 8, False),
+}
+MACHINES = {
+    "one-gpu": "80",
+    "one-node-8-gpus": "8x80",
+    "four-nodes": "4x8x80",
+    "appworld-loop": "80",
+    "deepsearch-own-corpus": "80",
+}
+
+
+def model(folder: Path, size: str) -> Path:
+    """Write all there is to know of a model but its weights."""
+    width, inner, layers, heads, key_heads, tied = SHAPES[size]
+    config = Qwen2Config(
+        vocab_size=152064 if not tied else 151936,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        tie_word_embeddings=tied,
+        max_position_embeddings=32768,
+    )
+    config.architectures = ["Qwen2ForCausalLM"]
+    config.save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def dry_run(recipe: str, folder: Path, machine: str, size: str | None = None, **sets: Any) -> str:
+    """Return what a dry run prints of a recipe with a model of the size that it names, or another."""
+    document = load_run_file(RECIPES / f"{recipe}.yaml")
+    named = re.search(r"-(\d+B)-", str(document["model"]))
+    assert named
+    flags = {"model": str(model(folder, size or named[1])), "device": "cuda"}
+    config = resolve(document, flags, [f"{key}={value}" for key, value in sets.items()])
+    printed = StringIO()
+    show(config, parse(machine), Console(file=printed, width=160))
+    return printed.getvalue()
+
+
+def test_every_recipe_is_tried() -> None:
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == MACHINES.keys()
+
+
+@pytest.mark.parametrize("recipe", MACHINES)
+def test_a_recipe_fits_the_machine_that_it_is_for(recipe: str, tmp_path: Path) -> None:
+    if recipe == "four-nodes" and "ray" not in plugins.names("runtime"):
+        pytest.skip("there is no runtime 'ray'")
+    printed = dry_run(recipe, tmp_path, MACHINES[recipe])
+    assert "fits" in printed
+    assert "too much" not in printed
+    assert "estimated for micro-batches of" in printed
+    assert "trainer" in printed
+    assert "envs: " in printed
+
+
+def test_ranks_and_engines_sit_on_all_gpus(tmp_path: Path) -> None:
+    printed = dry_run("one-node-8-gpus", tmp_path, "8x80")
+    assert re.search(r"trainer, rank 0 to 7 +its own +cuda:0 to cuda:7", printed)
+    assert re.search(r"engine 0 to 7 +its own +cuda:0 to cuda:7", printed)
+
+
+def test_what_is_too_large_is_refused_with_the_options_that_help(tmp_path: Path) -> None:
+    with pytest.raises(AgentRLError, match=r"cuda:0 would have to hold \d+\.\d GiB while loading and has 80"):
+        dry_run("one-node-8-gpus", tmp_path, "8x80", size="32B")
+    more = {"trainer.gradient_checkpointing": "false", "trainer.micro_batch_tokens": 65536}
+    with pytest.raises(AgentRLError, match="while learning") as refused:
+        dry_run("one-gpu", tmp_path, "24", **more)
+    assert "trainer.gradient_checkpointing=true" in str(refused.value)
+    assert "trainer.micro_batch_tokens" in str(refused.value)
+
+
+def test_a_gpu_that_is_not_there_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(AgentRLError, match="the run wants cuda:4, and there is none"):
+        dry_run("one-node-8-gpus", tmp_path, "4x80")
+
+
+def test_a_dry_run_leaves_nothing_behind_and_a_real_one_takes_no_other_machine(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "agentrl", "run", "--env", "deepsearch", "--gpus", "80"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--dry-run only" in refused.stderr
+    done = subprocess.run(
+        [*command[:-2], "--dry-run"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fits" in done.stdout
+    assert not list(tmp_path.iterdir())
