@@ -58,7 +58,7 @@ def download(root: Path) -> None:
     """Have AppWorld download its data to `root`/data, which is empty: it would remove what is there."""
     from appworld import update_root  # type: ignore[import-not-found]
     from appworld.download import download_data  # type: ignore[import-not-found]
-    from requests import RequestException  # type: ignore[import-untyped]
+    from requests import RequestException
 
     update_root(str(root))
     signal.signal(signal.SIGALRM, _give_up)
