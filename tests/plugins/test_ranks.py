@@ -464,9 +464,9 @@ def test_options_that_deepspeed_cannot_have_are_refused(options, sentence):
 
 
 def test_without_deepspeed_its_trainer_says_what_to_install(monkeypatch):
-    from agentrl_deepspeed import DeepSpeedTrainer, trainer
+    from agentrl_deepspeed import DeepSpeedTrainer
 
-    monkeypatch.setattr(trainer, "find_spec", lambda name: None)
+    monkeypatch.setattr("agentrl.extras.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'agentrl-platform\[deepspeed\]'"):
         DeepSpeedTrainer().check(frozenset())
 

@@ -413,7 +413,7 @@ def test_options_of_an_adapter_without_a_rank_are_refused():
 
 
 def test_a_missing_peft_is_one_sentence_with_the_remedy(monkeypatch):
-    monkeypatch.setattr("agentrl_torch.lora.find_spec", lambda name: None)
+    monkeypatch.setattr("agentrl.extras.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'agentrl-platform\[peft\]'"):
         LoRAConfig(rank=8).check()
     LoRAConfig().check()

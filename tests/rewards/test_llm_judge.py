@@ -193,9 +193,11 @@ def test_people_find_a_sample_with_the_verdict_of_the_env_beside(
 ) -> None:
     answers = [make_trajectory(answer=f"Paris {number}", success=True) for number in range(40)]
     folder = tmp_path / "run"
-    scores(judge(audit=0.0, audit_first=3), [RIGHT, RIGHT, WRONG, *answers], folder)
+    scores(judge(audit=0.0, audit_first=3), [RIGHT, RIGHT, WRONG, answers[0]], folder)
     rows = read_lines(folder / "audit.jsonl")
     assert len(rows) == 3, "the same verdict is written once"
+    scores(judge(audit=0.0, audit_first=3), answers, tmp_path / "other")
+    assert len(read_lines(tmp_path / "other" / "audit.jsonl")) == 3
     right = next(row for row in rows if row["answer"] == "Paris")
     assert (right["score"], right["success"], right["references"]) == (1, True, "Paris")
     assert "SCORE: 10" in right["reply"]
