@@ -1,5 +1,6 @@
 """Every shipped plugin keeps the rules that its author would be held to."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ CHECKS: dict[str, Any] = {
     "engine": check_engine,
     HOOK: check_hook,
 }
+# Of the slow tests.
+EPISODES = int(os.environ.get("AGENTRL_CONFORMANCE_EPISODES", "200"))
 # They have no defaults: their own tests hold them to the rules, with a server and with a model.
 ELSEWHERE = {("reward", "llm_judge"), ("reward", "similarity")}
 SHIPPED = [
@@ -55,12 +58,12 @@ def test_a_shipped_plugin_keeps_the_rules_of_its_kind(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [name for kind, name in SHIPPED if kind == "env"])
-def test_200_episodes_of_a_shipped_env_leave_nothing_behind(
+def test_many_episodes_of_a_shipped_env_leave_nothing_behind(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     env: Any = load("env", name)
     require_what_it_plays_in(name, env, request)
-    check_env(env, **{**env.checked_with, "episodes": 200})
+    check_env(env, **{**env.checked_with, "episodes": EPISODES})
 
 
 def require_what_it_plays_in(name: str, env: type[Env], request: pytest.FixtureRequest) -> None:
