@@ -38,3 +38,8 @@ class ContextFull(AgentRLError):
 
 class TokenBudgetSpent(AgentRLError):
     """The trajectory has used all the tokens it was allowed to sample."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

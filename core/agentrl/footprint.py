@@ -8,7 +8,10 @@ most that is held at one moment. All sizes are bytes.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from agentrl.errors import UsageError, first_line
 
 # "always" is from the start on; "afterwards" is from when models are loaded, and optimizers have begun, on.
 Moment = Literal["always", "afterwards", "loading", "playing", "learning", "handing over"]
@@ -133,6 +136,15 @@ def _at(occupants: Iterable[Occupant], device: str, moment: Moment, *, overlappi
         if holdings:
             held.append((each, tuple(holdings)))
     return Load(device, moment, tuple(held))
+
+
+def unknown_model(model: Path | str, error: Exception) -> UsageError:
+    """Return what to raise where the config of a model cannot be read because of `error`."""
+    return UsageError(
+        f"nothing is known of the model {str(model)!r}, for its config cannot be read "
+        f"({first_line(error).rstrip(' :')}); give --model a folder with its config.json and tokenizer, or "
+        "download it first"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-GIB = 2**30
+from agentrl.hardware import GIB
+
 _PROCESSES = Path("/proc")
 
 

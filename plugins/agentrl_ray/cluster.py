@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from agentrl.errors import UsageError
+from agentrl.errors import UsageError, first_line
 from agentrl.machine import cores
 from agentrl_ray.config import RayConfig
 from agentrl_ray.placement import Bundle, Layout, Place
@@ -154,12 +154,11 @@ def _join(address: str, cpus: float) -> bool:
         _knock(address)
         _keeping_signals(lambda: ray.init(address, **quiet, **(local if address == "local" else {})))
     except Exception as error:  # Ray raises that itself, where something took too long
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if address == "local":
-            raise UsageError(f"Ray could not be started on this machine: {first}") from error
+            raise UsageError(f"Ray could not be started on this machine: {first_line(error)}") from error
         raise UsageError(
-            f"there is no Ray cluster at runtime.address={address!r} ({first}); start one with `ray start "
-            "--head`, or leave runtime.address out to have one on this machine"
+            f"there is no Ray cluster at runtime.address={address!r} ({first_line(error)}); start one with "
+            "`ray start --head`, or leave runtime.address out to have one on this machine"
         ) from error
     return True
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from agentrl.errors import UsageError
+from agentrl.footprint import unknown_model
 from agentrl_torch.lora import LoRAConfig
 
 Shape = tuple[int, ...]
@@ -110,11 +110,7 @@ def _shell(model: Path | str) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
-        raise UsageError(
-            f"nothing is known of the model {str(model)!r}, for its config cannot be read ({first}); give "
-            "--model a folder with its config.json and tokenizer, or download it first"
-        ) from error
+        raise unknown_model(model, error) from error
 
 
 def _parameters(module: nn.Module) -> int:

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from agentrl.errors import UsageError
-from agentrl.footprint import MAIN_MEMORY, Footprint, Holding, Moment, Occupant, Workload
+from agentrl.footprint import MAIN_MEMORY, Footprint, Holding, Moment, Occupant, Workload, unknown_model
 from agentrl.interfaces import Resources
 from agentrl_vllm.model import parameters
 from agentrl_vllm.starting import choose_dtype
@@ -26,11 +25,7 @@ def of_engine(config: Any, model: Path | str, resources: Resources, work: Worklo
         described = AutoConfig.from_pretrained(model)
         shapes, names = parameters(described)
     except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
-        raise UsageError(
-            f"nothing is known of the model {str(model)!r}, for its config cannot be read ({first}); give "
-            "--model a folder with its config.json and tokenizer, or download it first"
-        ) from error
+        raise unknown_model(model, error) from error
     number = choose_dtype(config.dtype, resources.device).itemsize
     weights = sum(shapes[each[0]].numel() for each in names) * number
     text = described.get_text_config()

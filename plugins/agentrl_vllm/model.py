@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from agentrl.errors import AgentRLError, UsageError
+from agentrl.errors import AgentRLError, UsageError, first_line
 from agentrl.interfaces import Weights
 
 # A forward of a model with fewer parameters is too little work for vLLM to share between threads: on two busy
@@ -72,7 +72,7 @@ def describe(path: Path | str) -> Model:
         config = AutoConfig.from_pretrained(path)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"transformers cannot load the model {str(path)!r}: {_first_line(error)}") from error
+        raise UsageError(f"transformers cannot load the model {str(path)!r}: {first_line(error)}") from error
     if not tokenizer.chat_template:
         raise UsageError(
             f"the tokenizer of {str(path)!r} has no chat template; choose an instruction-tuned model, "
@@ -124,7 +124,3 @@ def check_prompt(token_ids: Sequence[int], wanted: int, vocabulary: int, context
             f"{len(token_ids)} tokens and up to {wanted} more do not fit into the engine's context of "
             f"{context_length}; ask for fewer"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
