@@ -1,9 +1,10 @@
 """One page in a context of its own: what an episode sees and touches.
 
 Cookies, storage and cache are the context's and go with it, or are deleted before another episode begins in
-it. The page can reach its site and nothing else; dialogs are answered, downloads denied, new windows and
-workers refused, and what was refused is noted. A page has a time to live, so that an episode that was
-forgotten does not keep its memory for ever.
+it; what stays is what the site itself says may be kept (`cache-control`, by default nothing). The page can
+reach its site and nothing else; dialogs are answered, downloads denied, new windows and workers refused, and
+what was refused is noted. A page has a time to live, so that an episode that was forgotten does not keep its
+memory for ever.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Where the pages of MiniWoB++ are, and the site that serves them to a browser."""
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from mimetypes import guess_type
 from pathlib import Path
@@ -32,9 +32,19 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (folder() / "miniwob").glob("*.html")))
 
 
-@cache
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
+# No file changes while a run goes on, so a page that is played in again may keep the scripts that it has.
+KEPT = {"cache-control": "max-age=31536000"}
+
+
+@lru_cache(maxsize=1024)
+def _file(path: str) -> Response:
+    """Return a file of the folder."""
+    place = (folder() / unquote(path).lstrip("/")).resolve()
+    if not place.is_relative_to(folder().resolve()) or not place.is_file():
+        return Response(404, "no such file", "text/plain")
+    kind = guess_type(place.name)[0] or "application/octet-stream"
+    shown = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+    return Response(200, place.read_bytes(), shown, {} if kind == "text/html" else KEPT)
 
 
 class Pages:
@@ -44,11 +54,7 @@ class Pages:
 
     def answer(self, request: Request) -> Response:
         """Return a file of the folder."""
-        path = (folder() / unquote(request.path).lstrip("/")).resolve()
-        if not path.is_relative_to(folder().resolve()) or not path.is_file():
-            return Response(404, "no such file", "text/plain")
-        kind = guess_type(path.name)[0] or "application/octet-stream"
-        return Response(200, _read(path), f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
+        return _file(request.path)
 
     def state_key(self) -> str:
         """Return nothing: there is no backend."""

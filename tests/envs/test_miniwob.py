@@ -10,7 +10,7 @@ import pytest
 from agentrl import Action, Observation, Outcome, Task, UsageError
 from agentrl.expert import expert_of
 from agentrl.testing import check_env
-from agentrl_browser import Request, View
+from agentrl_browser import Request, Response, View
 from agentrl_miniwob import MiniWoB
 from agentrl_miniwob.experts import EXPERTS
 from agentrl_miniwob.pages import Pages, names
@@ -158,6 +158,31 @@ def test_the_same_task_gives_the_same_episode_whatever_the_seed_and_what_was_pla
     runs = asyncio.run(episodes())
     assert all(run == runs[0] for run in runs)
     assert runs[0][1].success
+
+
+def test_scripts_that_a_page_has_are_not_loaded_again_and_it_looks_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    answer = Pages.answer
+
+    def noted(self: Pages, request: Request) -> Response:
+        asked.append(request.path)
+        return answer(self, request)
+
+    monkeypatch.setattr(Pages, "answer", noted)
+
+    async def episodes() -> list[list[str]]:
+        made = env("click-tab", "login-user")
+        try:
+            return [(await play(made, task(page, 5), []))[0] for page in ("click-tab", "login-user") * 2]
+        finally:
+            await made.close()
+
+    first, other, again, *_ = asyncio.run(episodes())
+    assert (first, other) == (again, played("login-user", 5, [])[0])
+    assert asked.count("/miniwob/click-tab.html") == 2
+    assert asked.count("/core/core.js") < asked.count("/miniwob/login-user.html")
 
 
 def test_a_page_that_begins_anew_without_being_loaded_looks_as_if_it_were() -> None:
