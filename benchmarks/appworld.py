@@ -16,9 +16,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from learning import agentrl, read_lines, sets
 from learning_report import put
+from records import add_option, recorded
 
 from agentrl_appworld import AppWorld
 
@@ -29,14 +31,26 @@ HELD_OUT = {"evaluation.tasks": 84, "evaluation.every": 10, "checkpoints.every":
 
 @dataclass(frozen=True)
 class Learnt:
-    """Success of one run on held-out tasks, 0 to 1, before the first update and after the last."""
+    """Success of one run on held-out tasks, 0 to 1, after so many updates.
+
+    `minutes` are those of the updates, without evaluations.
+    """
 
     algorithm: str
     seed: int
-    goals: tuple[float, float]
-    scenarios: tuple[float, float]
-    updates: int
+    goals: dict[str, float]
+    scenarios: dict[str, float]
     minutes: float
+
+    def ends(self, of: str) -> tuple[float, float]:
+        """Return `goals` or `scenarios` before the first update and after the last."""
+        way = list(getattr(self, of).values())
+        return way[0], way[-1]
+
+    @property
+    def updates(self) -> int:
+        """Return how many updates there were."""
+        return int(list(self.goals)[-1])
 
 
 def arguments() -> argparse.Namespace:
@@ -47,11 +61,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/appworld"))
     parser.add_argument("--report", type=Path, help="Markdown file with the place for the table")
+    add_option(parser)
     return parser.parse_args()
 
 
-def train(algorithm: str, seed: int, out: Path) -> Learnt:
-    """Return how a run went, after making it if it is not there."""
+def train(algorithm: str, seed: int, out: Path) -> dict[str, Any]:
+    """Return how a run went, as `Learnt` says it, after making it if it is not there."""
     common = ["--env", "appworld", "--seed", str(seed)]
     warm = out / f"warm-{seed}"
     agentrl(warm, *common, "--algo", "grpo", "--steps", "0", *sets(HELD_OUT))
@@ -62,30 +77,34 @@ def train(algorithm: str, seed: int, out: Path) -> Learnt:
     folder = out / f"{algorithm}-{seed}"
     start = ["--model", str(warm / "warmup" / "model")]
     agentrl(folder, *common, "--algo", algorithm, *start, *sets({**HELD_OUT, **written}))
-    return read(algorithm, seed, folder)
-
-
-def read(algorithm: str, seed: int, folder: Path) -> Learnt:
     rows = [row for row in read_lines(folder / "evaluations.jsonl") if row["step"] >= 0]
+    goals, scenarios = (
+        {str(row["step"]): row["metrics"][name]["mean"] for row in rows}
+        for name in ("success", "scenario_success")
+    )
     metrics = read_lines(folder / "metrics.jsonl")
-    first, last = rows[0]["metrics"], rows[-1]["metrics"]
-    goals, scenarios = ((first[name]["mean"], last[name]["mean"]) for name in ("success", "scenario_success"))
     seconds = sum(row["time/rollout"] + row["time/update"] for row in metrics)
-    learnt = Learnt(algorithm, seed, goals, scenarios, len(metrics), seconds / 60)
-    way = "  ".join(f"{row['step']}:{row['metrics']['success']['mean']:.0%}" for row in rows)
-    print(f"{algorithm:<5} seed {seed}  {way}  {learnt.minutes:.0f} min", flush=True)
-    return learnt
+    way = "  ".join(f"{step}:{success:.0%}" for step, success in goals.items())
+    print(f"{algorithm:<5} seed {seed}  {way}  {seconds / 60:.0f} min", flush=True)
+    return {"goals": goals, "scenarios": scenarios, "minutes": seconds / 60}
 
 
-def table(learnt: list[Learnt]) -> str:
+def learnt(algorithm: str, seed: int, options: argparse.Namespace) -> Learnt:
+    """Return how a run went, now or before."""
+    name = f"{algorithm}-{seed}"
+    found = recorded(options.records, name, lambda: train(algorithm, seed, options.out))
+    return Learnt(algorithm, seed, found["goals"], found["scenarios"], found["minutes"])
+
+
+def table(runs: list[Learnt]) -> str:
     """Return the runs in Markdown, one algorithm a line."""
     heads = [f"{name} after {what}" for name in ("TGC", "SGC") for what in ("imitation", "learning")]
     lines = ["| | " + " | ".join([*heads, "updates", "minutes"]) + " |", "|" + "---|" * 7]
-    for algorithm in dict.fromkeys(run.algorithm for run in learnt):
-        mine = [run for run in learnt if run.algorithm == algorithm]
+    for algorithm in dict.fromkeys(run.algorithm for run in runs):
+        mine = [run for run in runs if run.algorithm == algorithm]
         cells = [
-            over_seeds([numbers[when] for numbers in each])
-            for each in ([run.goals for run in mine], [run.scenarios for run in mine])
+            over_seeds([run.ends(of)[when] for run in mine])
+            for of in ("goals", "scenarios")
             for when in (0, 1)
         ]
         updates, minutes = (
@@ -101,8 +120,8 @@ def over_seeds(numbers: list[float]) -> str:
 
 def main() -> None:
     options = arguments()
-    learnt = [train(algorithm, seed, options.out) for seed in options.seeds for algorithm in options.only]
-    made = table(learnt)
+    runs = [learnt(algorithm, seed, options) for seed in options.seeds for algorithm in options.only]
+    made = table(runs)
     print(made)
     if options.report is not None:
         put([made], options.report)

@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-MARKS = "<!-- learning: begin -->", "<!-- learning: end -->"
-
 
 def write_report(curves: Sequence[Any], budgets: Mapping[str, int], page: Path | None) -> None:
     """Print a table for each env, and put tables and plots into `page`, between its marks.
@@ -28,9 +26,12 @@ def write_report(curves: Sequence[Any], budgets: Mapping[str, int], page: Path |
         put(parts, page)
 
 
-def put(parts: Sequence[str], page: Path) -> None:
-    """Put `parts` into `page`, between its marks."""
-    text, (begin, end) = page.read_text(), MARKS
+def put(parts: Sequence[str], page: Path, name: str = "learning") -> None:
+    """Put `parts` into `page`, between the marks of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = page.read_text()
+    if begin not in text or end not in text:
+        raise SystemExit(f"{page} has no place for this table: {begin} and {end}")
     body = "\n\n".join([begin, *parts, end])
     page.write_text(re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: body, text, flags=re.DOTALL))
 

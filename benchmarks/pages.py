@@ -20,9 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from learning import agentrl, read_lines, sets
 from learning_report import put
+from records import add_option, recorded
 
 # How many held-out tasks: about 20 of each gym under each profile, 12 of each page.
 TASKS = {"normcore": 300, "miniwob": 108}
@@ -38,7 +40,7 @@ class Learnt:
     """
 
     seed: int
-    success: Mapping[tuple[str, ...], Share]
+    success: Mapping[str, Share]
     updates: int
     minutes: float
 
@@ -52,11 +54,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/pages"))
     parser.add_argument("--report", type=Path, help="Markdown file with the places for the tables")
+    add_option(parser)
     return parser.parse_args()
 
 
-def train(env: str, seed: int, options: argparse.Namespace) -> Learnt:
-    """Return how a run went, after making it if it is not there."""
+def learnt(env: str, seed: int, options: argparse.Namespace) -> Learnt:
+    """Return how a run went, now or before."""
+    found = recorded(options.records, f"{env}-{seed}", lambda: train(env, seed, options))
+    return Learnt(seed, found["success"], found["updates"], found["minutes"])
+
+
+def train(env: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return how a run went, as `Learnt` says it, after making it if it is not there."""
     folder = options.out / f"{env}-{seed}"
     measured = {"evaluation.tasks": TASKS[env], "evaluation.every": 0, "checkpoints.every": 10}
     if options.jobs > 1:
@@ -68,20 +77,20 @@ def train(env: str, seed: int, options: argparse.Namespace) -> Learnt:
     minutes = json.loads((folder / "summary.json").read_text())["wall_seconds"] / 60
     total = [fmean(each for kind in found.values() for each in kind) for found in (first, last)]
     print(f"{env} seed {seed}: {total[0]:.1%} -> {total[1]:.1%} in {minutes:.0f} min", flush=True)
-    return Learnt(seed, shares, len(metrics), minutes)
+    return {"success": shares, "updates": len(metrics), "minutes": minutes}
 
 
-def outcomes(folder: Path, step: int) -> Mapping[tuple[str, ...], list[bool]]:
-    """Return the successes of an evaluation by the labels of its tasks."""
+def outcomes(folder: Path, step: int) -> Mapping[str, list[bool]]:
+    """Return the successes of an evaluation by the labels of its tasks, such as "mail/calm"."""
     found = defaultdict(list)
     with gzip.open(folder / "trajectories" / f"eval-{step:06}.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in map(json.loads, lines):
             outcome = line["outcome"]
-            found[tuple(line["task"]["labels"].values())].append(bool(outcome and outcome["success"]))
+            found["/".join(line["task"]["labels"].values())].append(bool(outcome and outcome["success"]))
     return found
 
 
-def over_seeds(runs: Iterable[Learnt], kind: tuple[str, ...]) -> str:
+def over_seeds(runs: Iterable[Learnt], kind: str) -> str:
     shares = [run.success[kind] for run in runs]
     before, after = (fmean(share[when] for share in shares) for when in (0, 1))
     return f"{before:.0%} → **{after:.0%}** ({', '.join(f'{share[1]:.0%}' for share in shares)})"
@@ -89,17 +98,18 @@ def over_seeds(runs: Iterable[Learnt], kind: tuple[str, ...]) -> str:
 
 def normcore_table(runs: Sequence[Learnt]) -> str:
     """Return success by gym and profile in Markdown."""
-    gyms = sorted({gym for run in runs for gym, _ in run.success})
+    gyms = sorted({kind.partition("/")[0] for run in runs for kind in run.success})
     rows = [
-        " | ".join([f"`{gym}`", *(over_seeds(runs, (gym, profile)) for profile in PROFILES)]) for gym in gyms
+        " | ".join([f"`{gym}`", *(over_seeds(runs, f"{gym}/{profile}") for profile in PROFILES)])
+        for gym in gyms
     ]
     return markdown(["gym", "calm (trained under)", *PROFILES[1:]], rows, runs)
 
 
 def miniwob_table(runs: Sequence[Learnt]) -> str:
     """Return success by page in Markdown."""
-    pages = sorted({page for run in runs for (page,) in run.success})
-    return markdown(["page", "success"], [f"`{page}` | {over_seeds(runs, (page,))}" for page in pages], runs)
+    pages = sorted({page for run in runs for page in run.success})
+    return markdown(["page", "success"], [f"`{page}` | {over_seeds(runs, page)}" for page in pages], runs)
 
 
 def markdown(heads: Sequence[str], rows: Iterable[str], runs: Sequence[Learnt]) -> str:
@@ -121,7 +131,7 @@ def main() -> None:
     options = arguments()
     work = [(env, seed) for env in options.envs for seed in options.seeds]
     with ThreadPoolExecutor(options.jobs) as pool:
-        runs = list(pool.map(lambda job: train(*job, options), work))
+        runs = list(pool.map(lambda job: learnt(*job, options), work))
     made = [
         TABLES[env]([run for run, (of, _) in zip(runs, work, strict=True) if of == env])
         for env in options.envs
