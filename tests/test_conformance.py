@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agentrl import Env, RemoteEnv
+from agentrl import Env, RemoteEnv, UsageError
 from agentrl.discovery import CORE, list_plugins
-from agentrl.hosting.elsewhere import site_of
+from agentrl.hosting.elsewhere import sandbox, site_of
 from agentrl.plugins import HOOK, import_plugin, load
 from agentrl.testing import (
     check_agent,
@@ -20,6 +20,9 @@ from agentrl.testing import (
     check_hook,
     check_reward,
 )
+from agentrl.testing.env_player import EnvUnderTest
+from agentrl.testing.env_traces import leaves_nothing_behind
+from agentrl.testing.rules import judge_by
 from agentrl_browser import BrowserEnv
 
 CHECKS: dict[str, Any] = {
@@ -63,7 +66,11 @@ def test_many_episodes_of_a_shipped_env_leave_nothing_behind(
 ) -> None:
     env: Any = load("env", name)
     require_what_it_plays_in(name, env, request)
-    check_env(env, **{**env.checked_with, "episodes": EPISODES})
+    how = {"splits": ("train", "dev"), "tasks": 5, "seconds": 30.0, **env.checked_with}
+    subject = EnvUnderTest(
+        made("env", name, env), how["splits"], how["tasks"], how["seconds"], episodes=EPISODES
+    )
+    judge_by([leaves_nothing_behind], subject, name, finish=subject.close)
 
 
 def require_what_it_plays_in(name: str, env: type[Env], request: pytest.FixtureRequest) -> None:
@@ -75,13 +82,24 @@ def require_what_it_plays_in(name: str, env: type[Env], request: pytest.FixtureR
 
 
 def made(kind: str, name: str, plugin: Any) -> Any:
-    """Return the plugin, with options where it has no defaults."""
+    """Return the plugin, with options where it has no defaults or cannot have them here."""
+    if kind == "env" and issubclass(plugin, RemoteEnv):
+        return with_the_walls_there_can_be(plugin)
     if (kind, name) != ("agent", "endpoint"):
         return plugin
     pytest.importorskip("aiohttp", reason="install agentrl's extra 'endpoint' to try it")
     pytest.importorskip("openai", reason="the program that is tried needs it")
     config = plugin.Config(program=f"{Path(__file__).parent}/plugins/endpoint_programs.py:reply")
     return partial(plugin, config)
+
+
+def with_the_walls_there_can_be(env: Any) -> Any:
+    """Return an env that plays elsewhere, in its sandbox where one can be made here."""
+    try:
+        sandbox.check(site_of(env), env.environment.sandbox)
+    except UsageError:
+        return partial(env, env.Config(sandbox=False))
+    return env
 
 
 def test_all_kinds_that_have_rules_are_shipped() -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 SECTIONS = {"Args:": "", "Attributes:": "", "Raises:": "Raises"}
@@ -34,13 +35,15 @@ def first_sentence(thing: object) -> str:
 
 
 def prose(docstring: str) -> str:
-    """Return a docstring as Markdown: paragraphs, and its sections as lists."""
+    """Return a docstring as Markdown: paragraphs, its sections as lists, and what is indented as Python."""
     text = inspect.cleandoc(docstring)
     blocks = [_block(block) for block in re.split(r"\n\s*\n", text) if block.strip()]
     return "\n\n".join(blocks)
 
 
 def _block(block: str) -> str:
+    if all(line.startswith("    ") for line in block.split("\n")):
+        return f"```python\n{textwrap.dedent(block)}\n```"
     head, _, rest = block.partition("\n")
     if head not in SECTIONS:
         return " ".join(escaped(line.strip()) for line in block.split("\n"))

@@ -93,6 +93,8 @@ class AppWorld(RemoteEnv):
         # Not the rest of the plugin: who knows how the small world is made can tell its answers.
         sandbox=Sandbox(readable=("{package}/inside/answers.py", "{package}/inside/opening.py")),
     )
+    # The first reset of a check waits for the workers.
+    checked_with: ClassVar[Mapping[str, Any]] = {"tasks": 2, "seconds": environment.preload_seconds}
     suggests: ClassVar[Mapping[str, Any]] = {
         "agent": "chat",
         "model": "tiny_code",

@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +25,11 @@ NAMES = {
     "engine": "dice",
 }
 KINDS = sorted(NAMES)
+# Of those kinds that have no tutorial, which would be followed: what makes the use of one short.
+BRIEFLY = {
+    "hook": "--warmup 1 --steps 1 --set tasks_per_step=2 --set group_size=2 --set evaluation.tasks=4",
+    "engine": "--tasks 4",
+}
 needs_torch = pytest.mark.skipif(not find_spec("torch"), reason="training needs torch")
 
 
@@ -202,6 +208,26 @@ def test_an_engine_plays_by_name(installed: Mapping[str, str], tmp_path: Path) -
     choice = ["--env", NAMES["env"], "--engine", NAMES["engine"], "--tasks", "4", "--out", "chance.json"]
     run(tmp_path, installed, "agentrl", "eval", *choice)
     assert json.loads((tmp_path / "chance.json").read_text())["metrics"]["success"]["mean"] == 0
+
+
+@needs_torch
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", sorted(BRIEFLY))
+def test_its_readme_can_be_followed_in_a_fresh_environment(
+    kind: str, written: Path, tmp_path: Path, make_environment: Callable[[Path], Mapping[str, str]]
+) -> None:
+    environment = make_environment(tmp_path / "venv")
+    folder = Path(shutil.copytree(written / folder_of(kind), tmp_path / "work"))
+    lines = (folder / "README.md").read_text().splitlines()
+    commands = [line.strip().partition("  #")[0] for line in lines if line.startswith("    ")]
+    install, check, use = commands[:3]
+    assert install == "pip install -e ."
+    for command in (install, "pytest -q -p no:cacheprovider", check, f"{use} {BRIEFLY[kind]}"):
+        done = subprocess.run(
+            command, shell=True, capture_output=True, text=True, env=environment, cwd=folder, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 def test_there_is_a_template_of_each_of_these_kinds() -> None:

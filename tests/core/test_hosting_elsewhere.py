@@ -21,6 +21,7 @@ from agentrl import (
     Action,
     Agent,
     Conversation,
+    Env,
     Environment,
     Observation,
     Outcome,
@@ -36,6 +37,7 @@ from agentrl.hosting import EnvRaised, Nonsense, WorkerDied
 from agentrl.hosting.elsewhere import RemotePool, site_of
 from agentrl.simulator import Simulator
 from agentrl.testing.engines import ScriptedEngine
+from agentrl.testing.env_player import EnvUnderTest
 
 T = TypeVar("T")
 
@@ -598,6 +600,51 @@ def test_an_env_plays_without_a_pool_too() -> None:
 
     first, second, outcome = asyncio.run(run())
     assert (first, second, outcome.answer) == ("hello world 1", "hello world 2", "1")
+    wait_for(lambda: not descendants(), 5)
+
+
+def test_envs_play_beside_another_in_its_workers_which_end_with_it() -> None:
+    async def run() -> list[list[str]]:
+        host, one, other = (Elsewhere(Elsewhere.Config()) for _ in range(3))
+        try:
+            families = []
+            for env in (one, other):
+                env.play_beside(host)
+                await env.reset(TASK, 1)
+            for env in (one, other):
+                families.append((await env.step(Action("who"))).text.split())
+            await one.close()
+            families.append((await other.step(Action("who"))).text.split())
+            await host.close()
+            wait_for(lambda: not descendants(), 5)
+            return families
+        finally:
+            for env in (other, one, host):
+                await env.close()
+
+    one, other, again = asyncio.run(run())
+    assert one[0] != other[0]
+    assert one[1:] == other[1:]
+    assert again == other
+
+
+def test_the_kit_starts_workers_once_for_all_envs_but_those_that_are_to_be_apart() -> None:
+    async def zygote_of(env: Env) -> str:
+        await env.reset(TASK, 1)
+        return (await env.step(Action("who"))).text.split()[1]
+
+    async def run() -> list[str]:
+        subject = EnvUnderTest(lambda: Elsewhere(Elsewhere.Config()), ("train",), count=1, seconds=30)
+        found = []
+        for apart in (False, False, True):
+            async with subject.env(apart) as env:
+                found.append(await zygote_of(env))
+        assert descendants(), "workers that are shared are kept"
+        await subject.close()
+        return found
+
+    first, second, apart = asyncio.run(run())
+    assert first == second != apart
     wait_for(lambda: not descendants(), 5)
 
 

@@ -11,13 +11,18 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Awaitable
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeAlias
 
 from agentrl.testing.env_player import EnvUnderTest, shorten
 from agentrl.testing.env_tasks import COMPARED
 from agentrl.testing.rules import RuleBroken, RuleSkipped
 
+# What there is to see, and how it looks.
+Shown: TypeAlias = list[tuple[str, str]]
 # Seconds that the other process may take, besides those of an operation.
 PATIENCE = 120
 # The exit code of a process that has not found the env's class.
@@ -36,16 +41,13 @@ from agentrl.testing.env_elsewhere import what_it_shows
 """
 
 
-def repeats_itself_elsewhere(subject: EnvUnderTest) -> None:
+async def repeats_itself_elsewhere(subject: EnvUnderTest) -> None:
     """Another process finds the same tasks, and the same seed and actions make the same episode there."""
     try:
-        pickled = pickle.dumps(subject)
+        pickled = pickle.dumps(replace(subject, hosts=[]))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise RuleSkipped("only a class that can be imported is looked at") from error
-    here = what_it_shows(subject)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "subject").write_bytes(pickled)
-        there = _ask(Path(folder), subject.seconds)
+    here, there = await _both(_look(subject), asyncio.to_thread(_ask, pickled, subject.seconds))
     for (what, one), (_, other) in zip_longest(here, there, fillvalue=("one more task", "")):
         if one != other:
             raise RuleBroken(
@@ -55,6 +57,15 @@ def repeats_itself_elsewhere(subject: EnvUnderTest) -> None:
             )
 
 
+async def _both(*looks: Awaitable[Shown]) -> list[Shown]:
+    """Return what two looks at once have shown; if both fail, the first one's failure counts."""
+    found = await asyncio.gather(*looks, return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return [each for each in found if not isinstance(each, BaseException)]
+
+
 def _difference(one: str, other: str) -> str:
     """Return where two texts part."""
     pairs = enumerate(zip_longest(one, other))
@@ -62,11 +73,19 @@ def _difference(one: str, other: str) -> str:
     return f"{shorten(one[before:])} became {shorten(other[before:])}"
 
 
-def _ask(folder: Path, seconds: float) -> list[tuple[str, str]]:
-    """Return what the env shows in a process that orders sets in another way."""
+def _ask(pickled: bytes, seconds: float) -> Shown:
+    """Return what a pickled env shows in a process that orders sets in another way."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "subject").write_bytes(pickled)
+        _run(folder, seconds)
+        shown: Shown = pickle.loads((Path(folder) / "shown").read_bytes())
+    return shown
+
+
+def _run(folder: str, seconds: float) -> None:
     other_order = "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"
     done = subprocess.run(
-        [sys.executable, "-c", _OTHER, json.dumps([sys.path, str(folder)])],
+        [sys.executable, "-c", _OTHER, json.dumps([sys.path, folder])],
         env={**os.environ, "PYTHONHASHSEED": other_order},
         capture_output=True,
         text=True,
@@ -79,17 +98,22 @@ def _ask(folder: Path, seconds: float) -> list[tuple[str, str]]:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         remedy = "let the env depend on nothing but its options: no global that something else sets"
         raise RuleBroken("repeats itself elsewhere", f"in another process it fails ({last})", remedy)
-    shown: list[tuple[str, str]] = pickle.loads((folder / "shown").read_bytes())
-    return shown
 
 
-def what_it_shows(subject: EnvUnderTest) -> list[tuple[str, str]]:
+def what_it_shows(subject: EnvUnderTest) -> Shown:
     """Return the env's tasks, and an episode of each split, each with what it is."""
-    return asyncio.run(_look(subject))
+
+    async def look() -> Shown:
+        try:
+            return await _look(subject)
+        finally:
+            await subject.close()
+
+    return asyncio.run(look())
 
 
-async def _look(subject: EnvUnderTest) -> list[tuple[str, str]]:
-    shown: list[tuple[str, str]] = []
+async def _look(subject: EnvUnderTest) -> Shown:
+    shown: Shown = []
     async with subject.env() as env:
         for split in subject.splits:
             tasks = subject.some(env, split, COMPARED)

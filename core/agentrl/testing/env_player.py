@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentrl.expert import Script
 from agentrl.hosting.codec import Nonsense, check_observation, check_outcome
+from agentrl.hosting.elsewhere import RemoteEnv
 from agentrl.interfaces import Env, Expert
 from agentrl.testing.rules import RuleBroken, in_time, no_exception
 from agentrl.types import Action, Observation, Outcome, Task
@@ -40,24 +41,46 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class EnvUnderTest:
-    """Makes and plays the envs that are looked at."""
+    """Makes and plays the envs that are looked at.
+
+    Envs whose worlds live in another virtual environment play in the workers of one of them, as in a run: an
+    episode has a process of its own there, and workers take much longer to start than episodes to play.
+    """
 
     make: Callable[[], Env]
     splits: Sequence[str]
     count: int
     seconds: float
     episodes: int = 0
+    hosts: list[RemoteEnv] = field(default_factory=list)
 
     @asynccontextmanager
-    async def env(self) -> AsyncIterator[Env]:
-        """Make a fresh env for a block."""
+    async def env(self, apart: bool = False) -> AsyncIterator[Env]:
+        """Make a fresh env for a block; one that is `apart` shares nothing with others."""
         with no_exception("making the env", "let it be made without options, or check a function that does"):
             env = self.make()
+            if isinstance(env, RemoteEnv) and not apart:
+                env.play_beside(self._host())
         try:
             yield env
         finally:
-            with suppress(Exception):  # a rule of its own holds it to closing well
-                await asyncio.wait_for(env.close(), self.seconds)
+            await self._close(env)
+
+    def _host(self) -> RemoteEnv:
+        if not self.hosts:
+            host = self.make()
+            assert isinstance(host, RemoteEnv)
+            self.hosts.append(host)
+        return self.hosts[0]
+
+    async def close(self) -> None:
+        """End the workers that were shared."""
+        while self.hosts:
+            await self._close(self.hosts.pop())
+
+    async def _close(self, env: Env) -> None:
+        with suppress(Exception):  # a rule of its own holds it to closing well
+            await asyncio.wait_for(env.close(), self.seconds)
 
     def tasks(self, env: Env) -> list[Task]:
         """Return the tasks to play, of all splits."""

@@ -32,7 +32,7 @@ async def lets_itself_be_cancelled(subject: EnvUnderTest) -> None:
     before = await subject.play_alone(task, script)
     busy = _at_work()
     for turns in TURNS:
-        async with subject.env() as env:
+        async with subject.env(apart=True) as env:
             await _cancel(subject, env.reset(task, 11), "reset", turns)
             await _close(subject, env.close, "reset")
         await _is_over(busy, "reset")

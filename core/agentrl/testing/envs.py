@@ -38,6 +38,8 @@ def check_env(
 ) -> None:
     """Hold an env to the rules of its kind.
 
+    Those whose worlds live in another virtual environment play in the workers of one of them, as in a run.
+
     Args:
         make: the class, or a function that returns an instance with the options to test.
         splits: the env's splits; no two may share a task.
@@ -51,7 +53,8 @@ def check_env(
         RulesBroken: with all rules that it breaks.
     """
     __tracebackhide__ = True
-    judge_by(RULES, EnvUnderTest(make, splits, tasks, seconds, episodes), name_of(make), report)
+    subject = EnvUnderTest(make, splits, tasks, seconds, episodes)
+    judge_by(RULES, subject, name_of(make), report, subject.close)
 
 
 async def repeats_itself(subject: EnvUnderTest) -> None:
@@ -101,10 +104,12 @@ def _difference(one: Episode, other: Episode) -> str:
 async def leaves_its_tasks_alone(subject: EnvUnderTest) -> None:
     """Playing does not change the task."""
     async with subject.env() as env:
-        for task in subject.tasks(env):
-            before = copy.deepcopy(task)
-            await subject.play(env, task, await subject.script(env, task))
-            if task != before:
+        tasks = subject.tasks(env)
+        before = copy.deepcopy(tasks)
+        scripts = [await subject.script(env, task) for task in tasks]
+        for task, script, unchanged in zip(tasks, scripts, before, strict=True):
+            await subject.play(env, task, script)
+            if task != unchanged:
                 found = f"playing task {task.id!r} changed its data"
                 raise RuleBroken("leaves its tasks alone", found, "copy what you change")
 
@@ -189,7 +194,7 @@ async def _check_nothing(subject: EnvUnderTest, env: Env, task: Task, actions: S
 
 async def closes_in_peace(subject: EnvUnderTest) -> None:
     """Closing works before the first episode, during one, and twice."""
-    async with subject.env() as unused, subject.env() as env:
+    async with subject.env(apart=True) as unused, subject.env(apart=True) as env:
         await subject.reset(env, subject.tasks(env)[0], 5)
         for each in (unused, env, unused, env):
             with no_exception("close", "let close work before, during and after an episode, and twice"):

@@ -55,33 +55,49 @@ Report: TypeAlias = Callable[[Verdict], None]
 
 
 def judge_by(
-    rules: Sequence[Rule[SubjectT]], subject: SubjectT, plugin: str, report: Report | None = None
+    rules: Sequence[Rule[SubjectT]],
+    subject: SubjectT,
+    plugin: str,
+    report: Report | None = None,
+    finish: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> None:
-    """Try all rules.
+    """Try all rules, in one event loop.
+
+    Args:
+        rules: to try, in this order.
+        subject: what they look at.
+        plugin: how to call it.
+        report: told of each rule, as soon as it was tried.
+        finish: lets go of what the rules have shared, in the same event loop.
 
     Raises:
         RulesBroken: at least one is broken.
     """
     __tracebackhide__ = True
     broken: dict[str, RuleBroken] = {}
-    for rule in rules:
-        verdict = _try(rule, subject)
-        if report is not None:
-            report(verdict)
-        if verdict.broken is not None:
-            broken.setdefault(str(verdict.broken), verdict.broken)
+    with asyncio.Runner() as runner:
+        try:
+            for rule in rules:
+                verdict = _try(rule, subject, runner)
+                if report is not None:
+                    report(verdict)
+                if verdict.broken is not None:
+                    broken.setdefault(str(verdict.broken), verdict.broken)
+        finally:
+            if finish is not None:
+                runner.run(finish())
     if broken:
         # What the plugin itself has raised is worth a traceback; the kit is not.
         causes = [error.__cause__ for error in broken.values() if error.__cause__]
         raise RulesBroken(plugin, list(broken.values())) from (causes[0] if causes else None)
 
 
-def _try(rule: Rule[SubjectT], subject: SubjectT) -> Verdict:
+def _try(rule: Rule[SubjectT], subject: SubjectT, runner: asyncio.Runner) -> Verdict:
     name = rule.__name__.replace("_", " ")
     try:
         pending = rule(subject)
         if pending is not None:
-            asyncio.run(pending)
+            runner.run(pending)
     except RuleSkipped as reason:
         return Verdict(name, skipped=str(reason))
     except RuleBroken as error:

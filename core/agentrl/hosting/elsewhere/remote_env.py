@@ -28,11 +28,11 @@ class RemoteEnv(Env):
     The class lives here: it lists tasks and has the `Config`. The world is the file `environment.worker`,
     which runs over there, imports no agentrl, and has these functions; values are JSON:
 
-        def preload(config): ...             # optional: once, before episodes are forked from this process
-        def reset(task, seed, config): ...   # an observation: its text, or {"text", "done", "state_key"}
-        def step(action): ...                # the same; `action` is {"text", "key"}
-        def judge(): ...                     # {"success", ...}: the fields of `agentrl.Outcome`
-        def close(): ...                     # optional
+        def preload(config): ...  # optional: once, before episodes are forked from this process
+        def reset(task, seed, config): ...  # an observation: its text, or {"text", "done", "state_key"}
+        def step(action): ...  # the same; `action` is {"text", "key"}
+        def judge(): ...  # {"success", ...}: the fields of `agentrl.Outcome`
+        def close(): ...  # optional
 
     Each episode has a process of its own, so the world may be kept in the module's variables.
 
@@ -46,10 +46,12 @@ class RemoteEnv(Env):
     """
 
     environment: ClassVar[Environment]
-    # Each env of a check preloads a world of its own.
-    checked_with: ClassVar[Mapping[str, Any]] = {"tasks": 1, "seconds": 120.0}
-    _alone: "RemotePool | None" = None
+    checked_with: ClassVar[Mapping[str, Any]] = {"tasks": 2, "seconds": 120.0}
+    _host: "RemoteEnv | None" = None
+    _own: "RemotePool | None" = None
+    # Who plays the episode, and who has lent it.
     _player: Env | None = None
+    _lender: "RemotePool | None" = None
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -73,16 +75,15 @@ class RemoteEnv(Env):
         """
         return command
 
-    async def reset(self, task: Task, seed: int) -> Observation:
-        """Begin an episode, in a worker that is this env's alone; a pool shares one among many."""
-        from agentrl.hosting.elsewhere.remote_pool import RemotePool
+    def play_beside(self, host: "RemoteEnv") -> None:
+        """Play in the workers of another env with the same options, which ends them when it is closed."""
+        self._host = host
 
-        if self._alone is None:
-            self._alone = RemotePool(self, size=1)
-        if self._player is not None:
-            player, self._player = self._player, None
-            await self._alone.release(player)
-        self._player = await self._alone.acquire()
+    async def reset(self, task: Task, seed: int) -> Observation:
+        """Begin an episode, in workers of this env's own unless it plays beside another one."""
+        await self._end_episode()
+        self._lender = self._workers()
+        self._player = await self._lender.acquire()
         return await self._player.reset(task, seed)
 
     async def step(self, action: Action) -> Observation:
@@ -94,10 +95,27 @@ class RemoteEnv(Env):
         return await self._playing().judge()
 
     async def close(self) -> None:
-        """End the worker, if this env has one. May be called twice."""
-        pool, self._alone, self._player = self._alone, None, None
-        if pool is not None:
-            await pool.close()
+        """End the episode, and the workers if they are this env's own. May be called twice."""
+        own, self._own = self._own, None
+        try:
+            await self._end_episode()
+        finally:
+            if own is not None:
+                await own.close()
+
+    def _workers(self) -> "RemotePool":
+        from agentrl.hosting.elsewhere.remote_pool import RemotePool
+
+        if self._host is not None:
+            return self._host._workers()
+        if self._own is None:
+            self._own = RemotePool(self)
+        return self._own
+
+    async def _end_episode(self) -> None:
+        player, self._player = self._player, None
+        if player is not None and self._lender is not None:
+            await self._lender.release(player)
 
     def _playing(self) -> Env:
         if self._player is None:
