@@ -7,7 +7,7 @@ a staleness of 0, updates are collected one by one.
 
 The overlap is that of AReaL (Fu et al. 2025, arXiv:2505.24298, section 4), with two differences: (1) each
 update waits for its own groups, so that every episode is learnt from in its turn; (2) new weights wait for
-the completions that are under way, so that a completion is of one version.
+the completions that are under way, so that a completion is of one version, unless the engine has another way.
 """
 
 import asyncio

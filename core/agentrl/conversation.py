@@ -12,7 +12,7 @@ from typing import Any
 from agentrl.chat import ChatFormat
 from agentrl.errors import AgentRLError, ContextFull, TokenBudgetSpent, UsageError
 from agentrl.interfaces import Engine
-from agentrl.types import Completion, Message, Sampling, Segment, Span
+from agentrl.types import Completion, Message, Sampling, Segment
 
 
 class Conversation:
@@ -156,10 +156,9 @@ class Conversation:
         """Take the given ids, and the sampled ones behind them, into the segment they belong to."""
         if self._fresh is not None:
             self.segments.append(Segment())
-        said = completion.version, completion.temperature
         segment = self.segments[-1]
         segment.token_ids[:] = [*given, *completion.token_ids]
-        segment.spans.append(Span(len(given), list(completion.logprobs), self.turn, *said))
+        segment.spans += completion.spans(len(given), self.turn)
         self.completion = completion
         self._pending, self._fresh = [], None
         if self._left is not None:

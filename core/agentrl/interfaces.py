@@ -380,7 +380,8 @@ class Engine(Plugin, ABC):
     async def load_weights(self, weights: Weights, version: int) -> None:
         """Generate with these weights from now on; whatever was cached under others is dropped.
 
-        Requests in work are finished first, later ones wait: a completion is of one version.
+        Later requests wait. Those in work are finished first, so that a completion is of one version; or they
+        go on with these weights, and `Completion` says from which token on.
         """
 
     async def try_room(self, tokens: int, episodes: int) -> None:

@@ -135,9 +135,12 @@ class Completion:
         token_ids: the sampled ids, the one that ended generation included.
         logprobs: nats, one a token, under the model's distribution at `temperature`, without top-p.
         stop: "stop" if a stop string or the end-of-turn token came, "length" if tokens ran out.
-        version: of the weights that sampled (see `Engine.load_weights`).
+        version: of the weights that sampled (see `Engine.load_weights`); where others came meanwhile, of
+            the oldest that had a part in it.
         temperature: the one sampled with; 1 where none was, for the likeliest token is sampled at 0. What is
             trained is the distribution at this temperature.
+        changes: where other weights sampled on, after they had read again what stood there: the index of the
+            first token that they sampled, and their version; ascending.
     """
 
     token_ids: list[int]
@@ -145,6 +148,16 @@ class Completion:
     stop: Literal["stop", "length"]
     version: int = 0
     temperature: float = 1.0
+    changes: tuple[tuple[int, int], ...] = ()
+
+    def spans(self, start: int, turn: int) -> list["Span"]:
+        """Return the runs of tokens that weights of one version sampled; the first token is at `start`."""
+        firsts, versions = zip((0, self.version), *self.changes, strict=True)
+        bounds = zip(firsts, (*firsts[1:], len(self.token_ids)), versions, strict=True)
+        return [
+            Span(start + first, list(self.logprobs[first:stop]), turn, version, self.temperature)
+            for first, stop, version in bounds
+        ]
 
 
 @dataclass(slots=True)

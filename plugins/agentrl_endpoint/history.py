@@ -144,7 +144,7 @@ class History:
     def _answer(self, request: ChatRequest, content: str, calls: Sequence[Call]) -> Answer:
         completion = self._conversation.completion
         assert completion is not None  # the model has just spoken
-        given = self._conversation.segments[-1].spans[-1].start
+        given = len(self._conversation.segments[-1].token_ids) - len(completion.token_ids)
         pieces = (
             [self._conversation.decode([each]) for each in completion.token_ids] if request.logprobs else []
         )

@@ -38,6 +38,8 @@ class Backend:
             UsageError: vLLM is not installed, or cannot run the model as it was asked to.
         """
         self._end_ids = list(setup.end_ids)
+        self._in_flight = setup.in_flight
+        self._loads = 0
         # Torch keeps the number of threads per thread; this is the one that computes.
         torch.set_num_threads(setup.threads)
         # Where there is a process group, vLLM joins it; then it is somebody else's to end.
@@ -48,24 +50,14 @@ class Backend:
 
     def add(self, name: str, token_ids: list[int], sampling: Sampling) -> None:
         """Begin to work on a request."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        # Only stop strings have to be looked for after every token.
-        kind = RequestOutputKind.DELTA if sampling.stop else RequestOutputKind.FINAL_ONLY
-        params = SamplingParams(
-            temperature=effective_temperature(sampling),
-            top_p=max(sampling.top_p, 1e-9),
-            max_tokens=sampling.max_tokens,
-            seed=sampling.seed & (2**63 - 1),
-            stop_token_ids=self._end_ids,
-            ignore_eos=True,
-            logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=kind,
-        )
-        self._engine.add_request(name, {"prompt_token_ids": token_ids}, params)
+        # Only stop strings, and weights that come meanwhile, make it matter what is there after every token.
+        every_token = bool(sampling.stop) or self._in_flight == "recompute"
+        params = sampling_params(sampling, self._end_ids, every_token=every_token)
+        prompt: dict[str, Any] = {"prompt_token_ids": token_ids}
+        if self._in_flight == "keep":
+            # What was cached under other weights stays, for those who began under them, and only for them.
+            prompt["cache_salt"] = str(self._loads)
+        self._engine.add_request(name, prompt, params)
 
     def step(self) -> list[tuple[str, list[int], list[float], str | None]]:
         """Compute one token or more of each request.
@@ -85,9 +77,10 @@ class Backend:
         self._engine.abort_request(names)
 
     def load(self, weights: Weights | Path) -> None:
-        """Compute with these weights from now on; nothing may be in work.
+        """Compute with these weights from now on; nothing may be in work, unless `in_flight` says so.
 
-        After a failure the model is neither the old nor the new one and must not be used.
+        Between two steps nothing is computed, so that vLLM need not be paused. After a failure the model is
+        neither the old nor the new one and must not be used.
         """
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the trainer computes in another stream
@@ -97,11 +90,16 @@ class Backend:
             tensors = iter(weights.items())
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         self._engine.collective_rpc(renew_tied_heads)
-        self.forget()
+        self._loads += 1
+        if self._in_flight != "keep":
+            self.forget()
 
     def forget(self) -> None:
-        """Drop the cached keys and values; those of other weights would be wrong."""
-        if not self._engine.reset_prefix_cache():
+        """Drop the cached keys and values; those of other weights would be wrong.
+
+        Requests in work read again what they have.
+        """
+        if not self._engine.reset_prefix_cache(reset_running_requests=True):
             raise AgentRLError("vLLM could not clear its prefix cache, which is of old weights")
 
     def scrub(self) -> None:
@@ -125,6 +123,25 @@ class Backend:
         del self._engine
         if self._makes_group:
             cleanup_dist_env_and_memory()
+
+
+def sampling_params(sampling: Sampling, end_ids: list[int], *, every_token: bool) -> Any:
+    """Return what `sampling` is for vLLM, which tells of `every_token` or of the whole when it is done."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=effective_temperature(sampling),
+        top_p=max(sampling.top_p, 1e-9),
+        max_tokens=sampling.max_tokens,
+        seed=sampling.seed & (2**63 - 1),
+        stop_token_ids=end_ids,
+        ignore_eos=True,
+        logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA if every_token else RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def effective_temperature(sampling: Sampling) -> float:

@@ -23,7 +23,7 @@ from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence
 from agentrl_vllm.host import Host
 from agentrl_vllm.links import ProcessLink, ThreadLink
-from agentrl_vllm.messages import Setup
+from agentrl_vllm.messages import InFlight, Setup
 from agentrl_vllm.model import Model, check_prompt, describe
 from agentrl_vllm.routing import Routes
 from agentrl_vllm.shared_weights import remove, write
@@ -35,6 +35,7 @@ class VLLMEngine(Engine):
 
     What was read is kept in blocks by vLLM's prefix cache, and dropped when weights are loaded. Weights are
     loaded when the requests in work are done; later ones wait, so that every completion is of one version.
+    With `in_flight` they are loaded at once, and the requests in work go on.
     """
 
     class Config(PluginConfig):
@@ -50,6 +51,9 @@ class VLLMEngine(Engine):
             max_batch: how many requests one vLLM works on together.
             eager: whether vLLM leaves out compilation and CUDA graphs; None does so on the CPU.
             threads: of one vLLM on the CPU; None is those of the run, and one for a small model.
+            in_flight: what requests in work do when weights come, as they can with `staleness`. "wait": the
+                weights wait for them. "recompute": they read again all they have, and go on with the new
+                weights. "keep": they go on with the new weights and the keys and values of the old ones.
             restarts: how often a vLLM that fails may be started again between two loads of weights.
             arguments: more of vLLM's `EngineArgs`.
         """
@@ -62,6 +66,7 @@ class VLLMEngine(Engine):
         max_batch: int = Field(default=256, ge=1)
         eager: bool | None = None
         threads: int | None = Field(default=None, ge=1)
+        in_flight: InFlight = "wait"
         restarts: int = Field(default=2, ge=0)
         arguments: dict[str, Any] = {}
 
@@ -114,7 +119,7 @@ class VLLMEngine(Engine):
         self._routes.forget(session)
 
     async def load_weights(self, weights: Weights, version: int) -> None:
-        """Load the weights once the requests in work are done, and drop all that was cached before.
+        """Load the weights, as `in_flight` says: when requests are done; drop all that was cached before.
 
         Raises:
             AgentRLError: names or shapes are not the model's; then nothing has been loaded.

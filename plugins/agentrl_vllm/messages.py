@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from agentrl.interfaces import Weights
 from agentrl.types import Sampling
+
+# What becomes of requests in work when weights come.
+InFlight: TypeAlias = Literal["wait", "recompute", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +20,14 @@ class Setup:
         arguments: of vLLM's `EngineArgs`.
         end_ids: ids that end a turn.
         threads: of torch, for one who computes on the CPU.
+        in_flight: what becomes of requests in work when weights come.
     """
 
     model: str
     arguments: dict[str, Any]
     end_ids: tuple[int, ...]
     threads: int
+    in_flight: InFlight = "wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Generate with other weights, once all that was asked before is answered.
+    """Generate with other weights, as `Setup.in_flight` says: once all that was asked before is answered.
 
     `weights` is a directory with safetensors files, or the tensors themselves within one process.
     """

@@ -37,7 +37,8 @@ def make_setup(config: Any, path: Path | str, model: Model, resources: Resources
         "use_tqdm_on_load": False,
         **(_for_cpu(config) if on_cpu else _for_gpu(config, resources.device)),
     }
-    return Setup(str(path), {**arguments, **config.arguments}, model.end_ids, threads)
+    given = {**arguments, **config.arguments}
+    return Setup(str(path), given, model.end_ids, threads, config.in_flight)
 
 
 def choose_dtype(name: str, device: str) -> torch.dtype:

@@ -2,7 +2,7 @@
 
 It runs in a thread of this process or alone in a process of its own; it does not know which. Requests join
 whatever is in work. Before weights are loaded all earlier requests are finished, and later ones wait, so that
-every completion is of one version.
+every completion is of one version; or they go on with the new weights, if that is what the set-up says.
 """
 
 import math
@@ -16,7 +16,18 @@ from agentrl.interfaces import Tokenizer
 from agentrl.stopping import StopRule
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.backend import Backend, effective_temperature
-from agentrl_vllm.messages import Answer, Ask, Cancel, Close, Load, Message, Rest, Setup, Task
+from agentrl_vllm.messages import (
+    Answer,
+    Ask,
+    Cancel,
+    Close,
+    InFlight,
+    Load,
+    Message,
+    Rest,
+    Setup,
+    Task,
+)
 
 _DIVERGED = (
     "the model's logits are not numbers: training has diverged; resume from an earlier checkpoint "
@@ -34,11 +45,11 @@ class Inbox(Protocol):
 
 @dataclass(slots=True)
 class _Request:
-    """What has been sampled so far."""
+    """What has been sampled so far, and by which weights: their versions, by the first token of each."""
 
     number: int
     sampling: Sampling
-    version: int
+    versions: dict[int, int]
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -47,7 +58,8 @@ class _Request:
             raise AgentRLError(_DIVERGED)
         # The likeliest token is drawn from no distribution.
         temperature = effective_temperature(self.sampling) or 1.0
-        return Completion(self.token_ids, self.logprobs, stop, self.version, temperature)
+        (_, version), *changes = self.versions.items()
+        return Completion(self.token_ids, self.logprobs, stop, version, temperature, tuple(changes))
 
 
 class Worker:
@@ -61,10 +73,12 @@ class Worker:
         self._line: deque[Task] = deque()
         self._active: dict[str, _Request] = {}
         self._version = 0
+        self._in_flight: InFlight = "wait"
         self._closing = self._diverged = False
 
     def run(self, setup: Setup) -> None:
         """Start vLLM, answer number 0, and serve."""
+        self._in_flight = setup.in_flight
         try:
             backend = Backend(setup)
         except Exception as error:  # it is the caller's to handle
@@ -101,7 +115,7 @@ class Worker:
     def _begin(self, backend: Backend) -> None:
         """Begin what waits, in its order, up to what needs that nothing is in work."""
         while self._line and not self._closing:
-            if not isinstance(self._line[0], Ask) and self._active:
+            if self._active and not self._joins(self._line[0]):
                 return
             task = self._line.popleft()
             if isinstance(task, Ask):
@@ -110,18 +124,25 @@ class Worker:
                 self._do(task, backend)
                 self._answer(Answer(task.number))
 
+    def _joins(self, task: Task) -> bool:
+        """Return whether it can be done while there are requests in work."""
+        return isinstance(task, Ask) or (isinstance(task, Load) and self._in_flight != "wait")
+
     def _ask(self, task: Ask, backend: Backend) -> None:
         try:
             backend.add(str(task.number), task.token_ids, task.sampling)
         except ValueError as error:  # vLLM does not take this one
             self._answer(Answer(task.number, error=_sentence(error)))
         else:
-            self._active[str(task.number)] = _Request(task.number, task.sampling, self._version)
+            self._active[str(task.number)] = _Request(task.number, task.sampling, {0: self._version})
 
     def _do(self, task: Load | Rest, backend: Backend) -> None:
         if isinstance(task, Load):
             backend.load(task.weights)
             self._version = task.version
+            if self._in_flight == "recompute":
+                for request in self._active.values():
+                    request.versions[len(request.token_ids)] = task.version
             if self._diverged:
                 backend.scrub()
                 self._diverged = False

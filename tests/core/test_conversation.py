@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,28 @@ def test_every_sampled_token_is_recorded_where_it_was_sampled() -> None:
     texts = [engine.tokenizer.decode(segment.token_ids[span.start : span.stop]) for span in segment.spans]
     assert texts == ["one<|end|>", "two<|end|>"]
     assert [span.turn for span in segment.spans] == [0, 1]
+
+
+def test_a_completion_that_new_weights_have_met_is_recorded_as_a_span_for_each_of_them() -> None:
+    class Renewed(ScriptedEngine):
+        async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
+            said = await super().generate(token_ids, sampling, session)
+            logprobs = [-float(place) for place in range(len(said.token_ids))]
+            return replace(said, logprobs=logprobs, version=3, temperature=0.5, changes=((2, 4), (3, 6)))
+
+    engine = Renewed(["four"])
+    conversation = converse(engine)
+    conversation.say(user("count"))
+    asyncio.run(conversation.ask())
+    (segment,) = conversation.segments
+    start = len(engine.requests[0].token_ids)
+    assert [(span.start - start, span.logprobs, span.version) for span in segment.spans] == [
+        (0, [0.0, -1.0], 3),
+        (2, [-2.0], 4),
+        (3, [-3.0, -4.0], 6),
+    ]
+    assert {(span.turn, span.temperature) for span in segment.spans} == {(0, 0.5)}
+    assert segment.spans[-1].stop == len(segment.token_ids)
 
 
 def test_each_request_extends_the_tokens_of_the_one_before_though_the_template_rewrites_history() -> None:

@@ -217,6 +217,17 @@ def test_a_slot_that_was_sampled_from_at_two_temperatures_has_logits_for_each():
     assert even.temperature_R is None
 
 
+def test_a_turn_that_two_versions_have_sampled_is_computed_as_one_and_audited_in_part():
+    whole = trajectory("a", [1, 2], [[3, 4, 5]])
+    parts = trajectory("a", [1, 2], [[3, 4, 5]])
+    (segment,) = parts.segments
+    segment.spans = [Span(2, [-1.0], 0, version=6), Span(3, [-1.0, -1.0], 0, version=7)]
+    row, split = micro_batch.encode([Group(whole.task, [whole]), Group(parts.task, [parts])], 7)
+    for name in ("sequences", "sources", "targets_N", "turns_N"):
+        assert np.array_equal(getattr(row, name), getattr(split, name))
+    assert split.audited_N.tolist() == [False, True, True]
+
+
 def test_the_budget_keeps_groups_together_and_never_splits_a_trajectory():
     groups = [group(name, [seed] * 10, [[[n] * 5] for n in range(3)]) for seed, name in enumerate("ab")]
     rows = micro_batch.encode(groups)  # 10 shared + 3 * 4 of their own = 22 unique tokens a group

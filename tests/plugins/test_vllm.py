@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,8 @@ from agentrl.types import Completion, Sampling
 from agentrl_tiny import Tiny
 from agentrl_vllm import VLLMEngine
 from agentrl_vllm.backend import Backend
-from agentrl_vllm.links import ProcessLink
+from agentrl_vllm.links import ProcessLink, ThreadLink
+from agentrl_vllm.messages import Load, Message
 
 VOCAB = 300
 END = 1
@@ -101,11 +105,16 @@ def engine(shared: VLLMEngine) -> VLLMEngine:
 
 def furthest(model: Any, ids: list[int], completion: Completion) -> float:
     """Return the largest difference to the log-probabilities of `model`, in nats."""
+    return float(differences(model, ids, completion).max())
+
+
+def differences(model: Any, ids: list[int], completion: Completion) -> torch.Tensor:
+    """Return how far each token's log-probability is from that of `model`, in nats."""
     with torch.no_grad():
         logits = model(torch.tensor([ids + completion.token_ids])).logits[0, len(ids) - 1 : -1]
     expected = torch.log_softmax(logits / completion.temperature, -1)
     sampled = expected.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
-    return float((sampled - torch.tensor(completion.logprobs)).abs().max())
+    return (sampled - torch.tensor(completion.logprobs)).abs()
 
 
 def some_ids(seed: int, length: int) -> list[int]:
@@ -290,22 +299,58 @@ def test_a_cache_that_is_left_stale_would_be_noticed(
     assert furthest(other, ids, ask(engine, ids, max_tokens=20)) > 1e-2
 
 
-def test_weights_wait_for_requests_in_work_and_later_requests_wait_for_them(engine: VLLMEngine) -> None:
+@dataclass(frozen=True)
+class Meeting:
+    """Weights that meet requests in work, whatever the clock says: when it is `reached` they are due."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    sent: threading.Event = field(default_factory=threading.Event)
+
+    async def at(self, event: threading.Event) -> None:
+        """Wait for `reached`, or until the weights are `sent`."""
+        assert await asyncio.to_thread(event.wait, 60)
+
+
+def weights_come_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> Meeting:
+    """Let vLLM wait for new weights after so many steps."""
+    meeting, counted = Meeting(), count()
+    step, post = Backend.step, ThreadLink.post
+
+    def count_step(self: Backend) -> Any:
+        if next(counted) == steps:
+            meeting.reached.set()
+            meeting.sent.wait(60)
+        return step(self)
+
+    def note_load(self: ThreadLink, message: Message) -> None:
+        post(self, message)
+        if isinstance(message, Load):
+            meeting.sent.set()
+
+    monkeypatch.setattr(Backend, "step", count_step)
+    monkeypatch.setattr(ThreadLink, "post", note_load)
+    return meeting
+
+
+def test_weights_wait_for_requests_in_work_and_later_requests_wait_for_them(
+    engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Made before, for the engine draws from the same random numbers.
-    weights = make_model(seed=9).state_dict()
+    weights, meeting = make_model(seed=9).state_dict(), weights_come_after(30, monkeypatch)
 
     async def scene() -> list[Completion]:
-        wish = Sampling(max_tokens=300, seed=1)
+        wish = Sampling(max_tokens=80, seed=1)
         first = asyncio.create_task(engine.generate(some_ids(0, 5), wish, "first"))
-        await asyncio.sleep(0.05)
+        await meeting.at(meeting.reached)
         loading = asyncio.create_task(engine.load_weights(weights, 1))
-        await asyncio.sleep(0)
+        await meeting.at(meeting.sent)
         second = asyncio.create_task(engine.generate(some_ids(0, 5), wish, "second"))
         await loading
         return [await first, await second]
 
     first, second = asyncio.run(scene())
     assert (first.version, second.version) == (0, 1)
+    assert (first.changes, second.changes) == ((), ())
     assert furthest(make_model(), some_ids(0, 5), first) < 1e-4
     assert furthest(make_model(seed=9), some_ids(0, 5), second) < 1e-4
 
@@ -406,6 +451,61 @@ def test_the_built_in_model_is_served_with_its_own_tokenizer_and_context() -> No
     asyncio.run(engine.close())
 
 
+# Weights that meet requests in work: last, for another vLLM in this process is the end of the first
+
+
+def load_in_flight(
+    qwen: Path, in_flight: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Completion], Completion]:
+    """Return two completions that new weights met after 31 of their tokens, and one after the first."""
+    engine, weights = start(qwen, in_flight=in_flight), make_model(seed=9).state_dict()
+    ids, wish = some_ids(0, 100), Sampling(max_tokens=80, seed=1, stop=(NEVER,))
+    meeting = weights_come_after(30, monkeypatch)
+
+    async def scene() -> tuple[list[Completion], Completion]:
+        asked = [asyncio.create_task(engine.generate(ids[i:], wish, str(i))) for i in range(2)]
+        await meeting.at(meeting.reached)
+        await engine.load_weights(weights, 1)
+        assert not any(each.done() for each in asked)
+        met = [await each for each in asked]
+        after = await engine.generate(ids + met[0].token_ids, Sampling(max_tokens=9), "0")
+        await engine.close()
+        return met, after
+
+    return asyncio.run(scene())
+
+
+def test_requests_in_work_can_read_again_what_they_have_and_go_on_with_new_weights(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met, after = load_in_flight(qwen, "recompute", monkeypatch)
+    old, new, ids = make_model(), make_model(seed=9), some_ids(0, 100)
+    for index, completion in enumerate(met):
+        ((first, version),) = completion.changes
+        assert (completion.version, version, len(completion.token_ids)) == (0, 1, 80)
+        # The later one of the two may have begun a step later.
+        assert 20 < first <= 31
+        assert differences(old, ids[index:], completion)[:first].max() < 1e-3
+        assert differences(new, ids[index:], completion)[first:].max() < 1e-3
+        assert differences(old, ids[index:], completion)[first:].max() > 1e-2
+    assert (after.version, after.changes) == (1, ())
+    assert furthest(new, ids + met[0].token_ids, after) < 1e-3
+
+
+def test_requests_in_work_can_keep_what_they_have_read_which_nobody_else_is_given(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met, after = load_in_flight(qwen, "keep", monkeypatch)
+    old, new, ids = make_model(), make_model(seed=9), some_ids(0, 100)
+    for index, completion in enumerate(met):
+        assert (completion.version, completion.changes, len(completion.token_ids)) == (0, (), 80)
+        assert differences(old, ids[index:], completion)[:21].max() < 1e-3
+        assert differences(old, ids[index:], completion)[31:].max() > 1e-2
+        assert differences(new, ids[index:], completion)[31:].max() > 1e-2
+    assert after.version == 1
+    assert furthest(new, ids + met[0].token_ids, after) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -503,14 +603,29 @@ def test_a_process_that_dies_too_often_is_one_clear_error(qwen: Path) -> None:
 # A whole run
 
 
-@pytest.mark.parametrize("engines", [0, 1])
-def test_a_run_trains_on_what_vllm_has_sampled(tmp_path: Path, engines: int) -> None:
-    small = {"tasks_per_step": 2, "group_size": 4, "evaluation.tasks": 4, "threads": 1}
-    options = {**small, "engine.engines": engines, "engine.kv_cache_gb": 0.25}
+STALE = {"staleness": 2, "steps": 4}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"engine.engines": 0},
+        {"engine.engines": 1},
+        {**STALE, "engine.in_flight": "recompute"},
+        {**STALE, "engine.in_flight": "keep", "engine.engines": 1},
+    ],
+)
+def test_a_run_trains_on_what_vllm_has_sampled(tmp_path: Path, more: dict[str, Any]) -> None:
+    small = {"tasks_per_step": 2, "group_size": 4, "evaluation.tasks": 4, "threads": 1, "steps": 2}
+    options = {**small, "engine.kv_cache_gb": 0.25, **more}
     sets = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
-    run = ["run", "--env", "deepsearch", "--engine", "vllm", "--steps", "2", "--out", str(tmp_path / "run")]
+    run = ["run", "--env", "deepsearch", "--engine", "vllm", "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-m", "agentrl", *run, *sets], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2
-    assert all(row["audit/max_logprob_difference"] < 1e-3 for row in rows)
+    assert len(rows) == options["steps"]
+    # What older weights sampled is not compared.
+    compared = [row.get("audit/max_logprob_difference") for row in rows]
+    assert compared[0] is not None
+    assert all(each is None or each < 1e-3 for each in compared)
+    assert None not in compared or "staleness" in more
