@@ -92,7 +92,7 @@ def test_ranks_and_engines_sit_on_all_gpus(tmp_path: Path) -> None:
 
 
 def test_what_is_too_large_is_refused_with_the_options_that_help(tmp_path: Path) -> None:
-    with pytest.raises(AgentRLError, match=r"cuda:0 would have to hold \d+\.\d GiB while loading and has 80"):
+    with pytest.raises(AgentRLError, match=r"cuda:0 would have to hold \d+\.\d GiB while handing"):
         dry_run("one-node-8-gpus", tmp_path, "8x80", size="32B")
     more = {"trainer.gradient_checkpointing": "false", "trainer.micro_batch_tokens": 65536}
     with pytest.raises(AgentRLError, match="while learning") as refused:

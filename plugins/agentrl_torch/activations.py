@@ -6,8 +6,9 @@ width of the MLP):
 
     norms        their inputs and outputs, 2 d each; normalised inputs as well where no fused one is used
     projections  under autocast a copy of its input for each: 3 d and 2 d
-    attention    queries, keys, values and output; the plain way repeats keys for all query heads, and has a
-                 mask, a number for each token that a token may see
+    attention    queries, keys, values and output; the plain way, which a GPU takes where `flex` cannot be
+                 compiled, repeats keys for all query heads, and has a mask, a number for each token that a
+                 token may see
     MLP          gate, gate after its activation, up, and their product: 4 f
 
 On top comes the most of: the logits of a piece (`forward.LOGITS`) with their gradient, and what the backward
@@ -30,7 +31,7 @@ class Way:
     Attributes:
         product: bytes a number in matrix products.
         stream: bytes a number of what goes from layer to layer.
-        flash: whether attention needs no mask.
+        maskless: whether attention needs no mask that is as long as an episode.
         fused: whether norms keep their input and output only.
         adapter: whether an adapter is trained, and the rest is frozen.
         recompute: whether the activations of a layer are computed again in the backward pass.
@@ -38,7 +39,7 @@ class Way:
 
     product: int
     stream: int
-    flash: bool
+    maskless: bool
     fused: bool
     adapter: bool
     recompute: bool
@@ -63,7 +64,7 @@ def _layer(sizes: Sizes, way: Way, longest: int) -> int:
     norms = 2 * way.stream * width if way.fused else 2 * max(_WIDE, way.stream) * width
     if not way.fused and not (way.adapter and narrow):
         norms *= 2
-    attention = way.product * (2 * query + 2 * keys if way.flash else 5 * query + longest)
+    attention = way.product * (2 * query + 2 * keys if way.maskless else 5 * query + longest)
     again = way.product * query if way.adapter and narrow else 0
     return inputs + norms + attention + again + _WIDE * sizes.heads + 4 * way.product * sizes.inner
 

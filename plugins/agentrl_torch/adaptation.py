@@ -3,7 +3,6 @@
 Shapes: B batch, always 1, T slots, R slots that are read, D model width, V vocabulary.
 """
 
-import copy
 from types import MethodType
 from typing import Any
 
@@ -19,8 +18,8 @@ from agentrl_torch.trie import build
 
 
 @torch.no_grad()
-def use_trie(model: PreTrainedModel, plain: bool = False) -> None:
-    """Switch `model` to attention over the trie; `plain` takes the way that is public PyTorch only.
+def use_trie(model: PreTrainedModel, way: str = attention.FLASH) -> None:
+    """Switch `model` to attention over the trie, in one of the ways of `attention`.
 
     Raises:
         UsageError: it computes something else there than on single sequences: its layers see more, or less,
@@ -31,7 +30,7 @@ def use_trie(model: PreTrainedModel, plain: bool = False) -> None:
     ids = (np.arange(12) * 7919 % vocabulary).astype(np.int32)
     pair = [ids[:8], np.concatenate([ids[:4], ids[8:]])]
     expected = [model(torch.from_numpy(s).long()[None].to(model.device)).logits[0] for s in pair]
-    model.set_attn_implementation(attention.PLAIN if plain else attention.NAME)
+    model.set_attn_implementation(way)
     _compute_last_layer_where_read(model)
     trie = build(pair)
     reads = np.unique(np.concatenate(trie.slots))[2:]
@@ -59,11 +58,6 @@ def _check_layers(model: PreTrainedModel) -> None:
 def _tolerance(dtype: torch.dtype) -> float:
     """Return how far two ways to the same logits may be apart, as a part of the largest."""
     return 1e-2 if dtype.itemsize >= torch.float32.itemsize else 0.1
-
-
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy that is never trained."""
-    return copy.deepcopy(model).requires_grad_(False)
 
 
 def keep_no_activations(model: PreTrainedModel) -> None:

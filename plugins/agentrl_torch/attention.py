@@ -1,12 +1,14 @@
 """Attention over a token trie, registered with transformers, so that any causal model runs on it unchanged.
 
 A slot attends to its ancestors and itself: exactly what it would see in each of its sequences. The layout of
-the trie travels to the attention layers as the keyword argument `trie` of the model's decoder. Two ways lead
-to the same numbers: `flash` on the CPU, and here `plain_attention`, which is public PyTorch only.
+the trie travels to the attention layers as the keyword argument `trie` of the model's decoder. Three
+ways lead to the same numbers: `flash` on the CPU, `flex` on GPUs, and here `plain_attention`, which is public
+PyTorch only and needs no compiler.
 
-Shapes: B batch, always 1, H query heads, K key heads, T slots, D head width.
+Shapes: B batch, always 1, H query heads, K key heads, T slots, Q of them with a query, D head width.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,11 +18,12 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from agentrl.errors import UsageError
-from agentrl_torch import flash
+from agentrl_torch import flash, flex
 from agentrl_torch.blocks import Layout
 from agentrl_torch.trie import Node
 
-NAME = "agentrl_trie"
+FLASH = "agentrl_trie"
+FLEX = "agentrl_trie_blocks"
 PLAIN = "agentrl_trie_plain"
 
 # What a layer may ask for that attention over a trie cannot give.
@@ -34,34 +37,46 @@ def trie_attention(
     value_BKTD: Tensor,
     attention_mask: Tensor | None = None,
     scaling: float | None = None,
-    plain: bool = False,
+    way: str = FLASH,
     trie: Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as the trie says, the fastest way unless `plain`; returns (B, T, H, D)."""
+    """Attend as the trie says, this way where it can be gone, else the plain one; returns (B, T, H, D)."""
     trie = _checked(module, trie, options)
     scale = query_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
     # Under autocast, rotary embeddings widen queries and keys; the values still have the type to compute in.
     query_BHTD, key_BKTD = query_BHTD.to(value_BKTD.dtype), key_BKTD.to(value_BKTD.dtype)
     tensors = query_BHTD, key_BKTD, value_BKTD
-    if plain or not flash.supports(*tensors):
-        out_BHTD = plain_attention(*tensors, trie.nodes, scale)
-    elif trie.last is not None and _is_last(module):
-        out_BHTD = _attend_where_read(*tensors, trie, scale)
+    last = _is_last(module)
+    if way == FLEX and query_BHTD.shape[2] >= flex.FEWEST:
+        out_BHTD = _by_flex(*tensors, trie, scale, last)
+    elif way == FLASH and flash.supports(*tensors):
+        out_BHTD = _by_flash(*tensors, trie, scale, last)
     else:
-        out_BHTD = flash.flash_attention(*tensors, trie.every, scale)
+        out_BHTD = plain_attention(*tensors, trie.nodes, scale)
     return out_BHTD.transpose(1, 2).contiguous(), None
 
 
-def _attend_where_read(
-    query_BHTD: Tensor, key_BKTD: Tensor, value_BKTD: Tensor, trie: Layout, scale: float
-) -> Tensor:
-    """Attend with the queries of `trie.reads` only; other rows of the output, which nothing reads, are 0."""
-    assert trie.reads is not None
-    assert trie.last is not None
-    query_BHQD = query_BHTD.index_select(2, trie.reads)
-    out_BHQD = flash.flash_attention(query_BHQD, key_BKTD, value_BKTD, trie.last, scale)
-    return torch.zeros_like(query_BHTD).index_copy(2, trie.reads, out_BHQD)
+def _by_flash(query: Tensor, key: Tensor, value: Tensor, trie: Layout, scale: float, last: bool) -> Tensor:
+    if not last or trie.reads is None or trie.last is None:
+        return flash.flash_attention(query, key, value, trie.every, scale)
+    cover = trie.last
+    return _where_read(query, trie.reads, lambda read: flash.flash_attention(read, key, value, cover, scale))
+
+
+def _by_flex(query: Tensor, key: Tensor, value: Tensor, trie: Layout, scale: float, last: bool) -> Tensor:
+    # One micro-batch is computed in one place, layer after layer.
+    masks = trie.masks = trie.masks or flex.make_masks(trie.nodes, trie.reads, query.device)
+    if not last or masks.reads is None or masks.last is None:
+        return flex.attend(query, key, value, masks.every, scale)
+    mask = masks.last
+    return _where_read(query, masks.reads, lambda read: flex.attend(read, key, value, mask, scale))
+
+
+def _where_read(query_BHTD: Tensor, reads: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+    """Attend with the queries of `reads` only; other rows of the output, which nothing reads, are 0."""
+    out_BHQD = attend(query_BHTD.index_select(2, reads))
+    return torch.zeros_like(query_BHTD).index_copy(2, reads, out_BHQD)
 
 
 def plain_attention(
@@ -107,5 +122,5 @@ def _checked(module: torch.nn.Module, trie: Layout | None, options: dict[str, An
     return trie
 
 
-AttentionInterface.register(NAME, trie_attention)
-AttentionInterface.register(PLAIN, partial(trie_attention, plain=True))
+for way in (FLASH, FLEX, PLAIN):
+    AttentionInterface.register(way, partial(trie_attention, way=way))

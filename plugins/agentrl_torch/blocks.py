@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from agentrl_torch.flex import Masks
 from agentrl_torch.trie import IntArray, Node, Trie
 
 # The longest diagonal that is computed at once, measured on one thread with heads of 32. Backward costs
@@ -39,7 +40,7 @@ class Cover:
     backward: list[Block]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Layout:
     """A trie as attention needs it.
 
@@ -48,12 +49,14 @@ class Layout:
         every: covers the queries of all slots.
         reads: the slots that the last layer is for, ascending; None means all.
         last: covers the queries of `reads` only, numbered from 0.
+        masks: for `flex`, once a layer has asked for them.
     """
 
     nodes: list[Node]
     every: Cover
     reads: torch.Tensor | None = None
     last: Cover | None = None
+    masks: Masks | None = None
 
 
 def lay_out(trie: Trie, reads: IntArray | None = None) -> Layout:

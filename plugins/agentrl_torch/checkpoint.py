@@ -5,11 +5,15 @@ together on the way out, and split again on the way in.
 """
 
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -65,8 +69,24 @@ def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     }
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / WEIGHTS)
-        torch.save(moments, folder / OPTIMIZER)
+        with writing(), (folder / OPTIMIZER).open("wb") as file:
+            save_file(tensors, folder / WEIGHTS)
+            torch.save(moments, file)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Raise as an `OSError` what libraries say in their own ways of a file that cannot be written."""
+    try:
+        yield
+    except SafetensorError as error:
+        if told := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
+        raise
+    except RuntimeError as error:  # torch's own trouble with a file that has had one
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def _kept(value: Any, keep: bool) -> Any:
@@ -93,7 +113,7 @@ def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
             "--model and the trainer.lora that the run was started with"
         )
     model.load_state_dict({name: like(tensors[name], own[name]) for name in own}, strict=False)
-    moments = torch.load(folder / OPTIMIZER, weights_only=True)
+    moments = torch.load(folder / OPTIMIZER, weights_only=True, mmap=True)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments["state"] = {
         index: {name: _placed(value, parameters[index]) for name, value in of_parameter.items()}
@@ -103,9 +123,11 @@ def read(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
 
 
 def _placed(value: Any, parameter: Tensor) -> Any:
-    """Return an optimizer's number about `parameter` where the parameter is."""
-    of_same_shape = isinstance(value, Tensor) and value.shape == parameter.shape
-    return like(value, parameter) if of_same_shape else value
+    """Return an optimizer's number about `parameter` where the parameter is, and not in a mapped file."""
+    if not isinstance(value, Tensor):
+        return value
+    here = like(value, parameter) if value.shape == parameter.shape else value
+    return value.clone() if here is value else here
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:

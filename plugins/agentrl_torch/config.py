@@ -30,7 +30,9 @@ class TorchConfig(PluginConfig):
         dtype: of the matrix products; "auto" is float32 on the CPU and bfloat16 on CUDA. The weights
             that are trained are never narrower than float32: small steps would be rounded away. With
             LoRA the frozen ones are of this type.
-        kernels: "fast" takes the fastest way to the exact numbers, "plain" only public PyTorch.
+        kernels: "fast" takes the fastest way to the exact numbers, "plain" only public PyTorch. On a GPU
+            attention is what differs: `flex_attention`, compiled for the model's heads at the start, or node
+            by node, which "fast" falls back to, with a word.
         gradient_checkpointing: computes activations twice instead of keeping them.
         old_logprobs: what the ratio of the loss is taken against. "rollout": what the engine reported,
             audited; where no engine sampled a token, the trainer's own. "recompute": always the
@@ -74,8 +76,4 @@ class TorchConfig(PluginConfig):
             raise UsageError(
                 "trainer.critic is set, but the algorithm needs no critic; leave it out, or choose one that "
                 "does, such as ppo"
-            )
-        if self.ranks > 1 and self.lora.rank:
-            raise UsageError(
-                "trainer.lora trains in one process only; leave trainer.ranks at 1, or trainer.lora out"
             )

@@ -7,7 +7,6 @@ the same token trie. The head begins at zero, so an untrained critic says 0 ever
 Shapes: R slots before which a token was sampled, N sampled tokens, D model width.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from statistics import pvariance
@@ -59,10 +58,10 @@ class CriticConfig(PluginConfig):
 class Critic(nn.Module):
     """A value head, with the backbone that it has to itself, if any."""
 
-    def __init__(self, actor: PreTrainedModel, config: CriticConfig) -> None:
-        """Take the actor, whose weights the backbone begins with."""
+    def __init__(self, actor: PreTrainedModel, backbone: PreTrainedModel | None) -> None:
+        """Take the actor, and the copy of it that is to be the backbone; None is the actor's own."""
         super().__init__()
-        self.backbone = _copy_of(actor) if config.backbone == "separate" else None
+        self.backbone = None if backbone is None else _without_projection(backbone)
         width = actor.config.get_text_config().hidden_size
         wide = torch.promote_types(actor.dtype, torch.float32)
         self.head = ValueHead(width, 1, device=actor.device, dtype=wide)
@@ -93,13 +92,8 @@ class ValueHead(nn.Linear):
         return nn.functional.linear(hidden_RD.to(wide), self.weight.to(wide), self.bias.to(wide))
 
 
-def _copy_of(actor: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy of what is trained, on the same frozen weights.
-
-    Its vocabulary projection, which nothing asks for, is neither trained nor kept.
-    """
-    frozen = {id(weight): weight for weight in actor.parameters() if not weight.requires_grad}
-    backbone = copy.deepcopy(actor, frozen)
+def _without_projection(backbone: PreTrainedModel) -> PreTrainedModel:
+    """Return the backbone without the projection to the vocabulary, which nothing asks for."""
     head = backbone.get_output_embeddings()
     if head is not None and head.weight is not backbone.get_input_embeddings().weight:
         backbone.set_output_embeddings(nn.Identity())

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from agentrl.footprint import MAIN_MEMORY, Footprint, Holding, Moment, Occupant, Workload
+from agentrl.footprint import MAIN_MEMORY, Footprint, Holding, Occupant, Workload
 from agentrl.interfaces import Resources
 from agentrl.types import Need
-from agentrl_torch import activations
+from agentrl_torch import activations, flex
 from agentrl_torch.activations import Way
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.critic import CriticConfig
@@ -79,12 +79,15 @@ class Plan:
         # What is trained is never narrower than float32; a frozen model is of the type that is computed in.
         self.trained = torch.promote_types(dtype, torch.float32).itemsize
         self.kept = self.product if self.adapter else self.trained
-        self.on_gpu = torch.device(device).type != "cpu"
-        fast = config.kernels == "fast" and not self.on_gpu
+        place = torch.device(device).type
+        self.on_gpu = place != "cpu"
+        fast = config.kernels == "fast"
+        # That a GPU can use its kernel is known only once it was tried.
+        maskless = fast and (not self.on_gpu or place in flex.DEVICES)
+        fused = fast and not self.on_gpu and dtype == torch.float32
         recompute = config.gradient_checkpointing
-        fused = fast and dtype == torch.float32
         stream = self.product if narrow or config.ranks > 1 else self.kept
-        self.way = Way(self.product, stream, fast, fused, bool(self.adapter), recompute)
+        self.way = Way(self.product, stream, maskless, fused, bool(self.adapter), recompute)
 
     @property
     def critic(self) -> CriticConfig | None:
@@ -120,24 +123,31 @@ class Plan:
 
     def models(self) -> list[Holding]:
         """Return the weights of actor, reference and critic, and what loading them takes."""
-        ranks, sizes, whole = self.config.ranks, self.sizes, self.sizes.parameters * self.kept
+        ranks, sizes = self.config.ranks, self.sizes
         split = count(sizes.shapes, ranks) * self.kept
-        critic = self.critic_shapes
-        when: Moment = "always" if ranks == 1 else "afterwards"
-        found = [Holding("weights", split, when)]
+        found = [Holding("weights", split)]
         if self.adapter:
-            found.append(Holding("adapter", count(self.adapter) * self.trained))
+            found.append(Holding("adapter", count(self.adapter, ranks) * self.trained))
         if self.has_reference:
-            found.append(Holding("reference", split, when))
-        if critic:
-            found.append(Holding("critic", count(critic, ranks) * self.trained, when))
+            found.append(Holding("reference", split))
+        if self.critic:
+            found.append(Holding("critic", self._of_critic(self.critic)))
         if ranks > 1:
-            copies = 1 + self.has_reference
-            complete = whole * copies + count(critic) * self.trained
-            found.append(Holding("whole models, before they are split", complete, "loading"))
-        if self.on_gpu:
+            # The files are mapped: what of them is in the main memory can go at any time.
+            outside = sizes.parameters - sizes.in_layers
+            before = (sizes.layer + outside) * self.kept
+            found.append(Holding("layers, before they are split", before, "loading"))
+        elif self.on_gpu:
+            whole = sizes.parameters * self.kept
             found.append(Holding("weights on their way to a GPU", whole, "loading", MAIN_MEMORY))
         return found
+
+    def _of_critic(self, critic: CriticConfig) -> int:
+        """Return the bytes of a critic; with LoRA the frozen ones are the actor's, unless split."""
+        ranks = self.config.ranks
+        learnt = count(self.critic_shapes, ranks) * self.trained
+        frozen = ranks > 1 and self.adapter and critic.backbone == "separate"
+        return learnt + (count(self._backbone(), ranks) * self.kept if frozen else 0)
 
     def learning(self) -> list[Holding]:
         """Return gradients, what the optimizers keep, and the weights that are put together or narrowed."""
@@ -167,16 +177,16 @@ class Plan:
 
     def handing_over(self) -> list[Holding]:
         """Return what weights take on their way to the engine."""
+        found = []
         if self.adapter:
             largest = max(inputs * outputs for _, inputs, outputs in self.sizes.adaptable)
-            return [Holding("a merged layer", 2 * largest * self.trained, "handing over")]
-        if self.config.ranks == 1:
-            return []
-        whole = self.sizes.parameters * self.kept
-        return [Holding("a layer put together", self.sizes.layer * self.kept, "handing over")] + [
-            Holding(what, whole, "handing over", MAIN_MEMORY)
-            for what in ("weights put together", "their file in shared memory")
-        ]
+            found.append(Holding("a merged layer", 2 * largest * self.trained, "handing over"))
+        if self.config.ranks > 1:
+            whole, layer = (size * self.kept for size in (self.sizes.parameters, self.sizes.layer))
+            found.append(Holding("a layer put together", layer, "handing over"))
+            for what in ("weights put together", "their file in shared memory"):
+                found.append(Holding(what, whole, "handing over", MAIN_MEMORY))
+        return found
 
 
 def crew(
@@ -209,12 +219,13 @@ def remedies(config: TorchConfig) -> tuple[str, ...]:
     if not config.gradient_checkpointing:
         found.append("trainer.gradient_checkpointing=true: activations are computed twice, not kept")
     found.append("trainer.micro_batch_tokens: fewer tokens at once, down to those of an episode")
-    if config.ranks == 1 and not config.lora.rank:
+    if config.ranks > 1:
+        found.append("trainer.ranks: more of them")
+    else:
         found.append("trainer.ranks: weights, gradients and optimizer state split over GPUs")
+    if config.ranks == 1 and not config.lora.rank:
         found.append("trainer.lora.rank: an adapter in place of all weights")
         found.append("trainer=deepspeed with trainer.offload_optimizer=cpu")
-    elif not config.lora.rank:
-        found.append("trainer.ranks: more of them")
     return tuple(found)
 
 

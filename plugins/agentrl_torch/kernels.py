@@ -8,6 +8,7 @@ needs. `accelerate` leaves modules and weights as they are and changes only how 
 Shapes: N rows, I input features, O output features, D width of a norm.
 """
 
+import copy
 from types import MethodType
 from typing import Any
 
@@ -83,8 +84,10 @@ def _is_usual(module: nn.Module) -> bool:
     weight_D = getattr(module, "weight", None)
     if not isinstance(weight_D, Tensor) or not hasattr(module, "variance_epsilon"):
         return False
-    probe_ND = torch.linspace(-2, 3, 4 * len(weight_D), device=weight_D.device).view(4, -1).to(weight_D.dtype)
-    return torch.allclose(module(probe_ND), _norm(module, probe_ND), rtol=1e-3, atol=1e-5)
+    # Its weights may still be narrower than they will be when it computes.
+    wide = copy.deepcopy(module).to("cpu", torch.float32)
+    probe_ND = torch.linspace(-2, 3, 4 * len(weight_D)).view(4, -1)
+    return torch.allclose(wide(probe_ND), _norm(wide, probe_ND), rtol=1e-3, atol=1e-5)
 
 
 def _norm(module: Any, inputs: Tensor) -> Tensor:

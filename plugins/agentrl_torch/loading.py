@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from agentrl.errors import UsageError
@@ -37,8 +38,11 @@ def choose_dtype(name: DtypeName, device: str) -> torch.dtype:
     return dtype
 
 
-def load_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedModel:
+def load_model(path: Path | str, dtype: torch.dtype | Literal["auto"], device: str) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode (no dropout).
+
+    "auto" is the type that its config names. On the CPU weights that are stored in the type that they are
+    loaded in take no memory of this process: their files are mapped.
 
     Raises:
         UsageError: there is no model at `path`, or not one that transformers knows, or it is damaged.
@@ -53,6 +57,24 @@ def load_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedM
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"transformers cannot load the model {str(path)!r}: {_sentence(error)}") from error
     return model.to(device).eval()
+
+
+def map_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """Load as `load_model` does, but as it is stored what `dtype` can hold without loss."""
+    model = load_model(path, "auto", device)
+    if torch.promote_types(model.dtype, dtype) == dtype and _stored(path) == {model.dtype}:
+        return model
+    return load_model(path, dtype, device)
+
+
+def _stored(path: Path | str) -> set[torch.dtype]:
+    """Return the types of the tensors in a model's files, as far as they are safetensors."""
+    folder = Path(path if _is_folder(path) else os.path.dirname(cached_file(path, "config.json")))
+    found: set[torch.dtype] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            found |= {tensors.get_tensor(name).dtype for name in tensors.offset_keys()}
+    return found
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:

@@ -5,6 +5,8 @@ only A and B are trained (Hu et al. 2021, arXiv:2106.09685, section 4.1). Withou
 the one that the run began with, so the reference needs no second copy. Engines get the sum under the model's
 own names, so that any engine can load it; W itself is never written to, or rounding would wear it away.
 
+Where ranks split the model, its adapter is split as the layers are that it is on.
+
 There is no dropout: it would train another distribution than the one that was sampled.
 """
 
@@ -81,27 +83,31 @@ class Adapter:
         self.model = model
 
     @contextmanager
-    def base(self) -> Iterator[PreTrainedModel]:
+    def disabled(self) -> Iterator[None]:
         """Be the model without its adapter, for the time being."""
         with self._peft_model.disable_adapter():
-            yield self.model
+            # FSDP2 asks but once, in the first pass of all, what is trained.
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(".lora_" in name)
+            yield
 
     def weights(self) -> "MergedWeights":
         """Return the weights for an engine."""
         return MergedWeights(self.model, self._peft_model)
 
-    def save_model(self, folder: Path) -> None:
-        """Write the merged model, and into `folder/adapter` the adapter alone, as peft loads it."""
-        merged = {name: tensor.cpu() for name, tensor in self.weights().items()}
-        self.model.save_pretrained(folder, state_dict=merged)
-        # Whether embeddings have to be saved peft would ask the model hub.
-        self._peft_model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+    def save(self, folder: Path, *, write: bool) -> None:
+        """Write the adapter alone, as peft loads it, if this is the rank to `write`."""
+        tensors = _together(self._peft_model)
+        if write:
+            # Whether embeddings have to be saved peft would ask the model hub.
+            self._peft_model.save_pretrained(str(folder), state_dict=tensors, save_embedding_layers=False)
 
 
 class MergedWeights(Mapping[str, Tensor]):
     """The weights of a model with its adapter merged in, as the model without one would have them.
 
     A merged tensor is made when it is asked for, in the type of the frozen one; tied weights are there once.
+    Where they are split over ranks, all have to ask for the same in the same order.
     """
 
     def __init__(self, model: PreTrainedModel, peft_model: Any) -> None:
@@ -114,11 +120,11 @@ class MergedWeights(Mapping[str, Tensor]):
     @torch.no_grad()
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor."""
-        frozen = self._frozen[name]
-        if name not in self._adapted:
-            return frozen
-        difference: Tensor = self._adapted[name].get_delta_weight(NAME)
-        return (frozen.to(difference.dtype) + difference).to(frozen.dtype)
+        weight = self._frozen[name]
+        if name in self._adapted:
+            difference = self._adapted[name].get_delta_weight(NAME)
+            weight = (weight.to(difference.dtype) + difference).to(weight.dtype)
+        return checkpoint.whole(weight)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names."""
@@ -132,7 +138,7 @@ class MergedWeights(Mapping[str, Tensor]):
         """Return the adapter alone, for an engine that has the frozen model: peft's config and tensors."""
         peft = _library()
         tensors = peft.get_peft_model_state_dict(
-            self._peft_model, adapter_name=NAME, save_embedding_layers=False
+            self._peft_model, _together(self._peft_model), adapter_name=NAME, save_embedding_layers=False
         )
         return self._peft_model.peft_config[NAME].to_dict(), tensors
 
@@ -147,6 +153,12 @@ def _library() -> Any:
             "pip install 'agentrl-platform[peft]'"
         ) from error
     return peft
+
+
+def _together(peft_model: Any) -> dict[str, Tensor]:
+    """Return the adapter's tensors, put together from all ranks, by the names that they have in the model."""
+    state = peft_model.state_dict()
+    return {name: checkpoint.whole(tensor) for name, tensor in state.items() if ".lora_" in name}
 
 
 def _adapted(model: nn.Module) -> dict[str, Any]:

@@ -42,10 +42,10 @@ class Setup:
 class Failure:
     """Why something could not be done.
 
-    `expected` is an error that its user is meant to read; of others there is only the text. `died` says that
-    the process is gone.
+    `expected` is an error that its user is meant to read, or the operating system's, such as that of a full
+    disk; of others there is only the text. `died` says that the process is gone.
     """
 
     text: str
-    expected: AgentRLError | None = None
+    expected: AgentRLError | OSError | None = None
     died: bool = False

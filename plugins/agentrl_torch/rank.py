@@ -13,13 +13,18 @@ import traceback
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentrl.errors import AgentRLError, UsageError
 from agentrl_torch.messages import UNREADABLE, Failure, Setup
 
+if TYPE_CHECKING:
+    from agentrl_torch.training import Training
+
 # Exit code once nobody is left to answer.
 _NOBODY_LEFT = 1
+# What the rank's `training` does as it is asked to.
+_OF_TRAINING = frozenset({"update", "rehearse", "write_weights", "save", "load", "save_model"})
 
 
 def main(descriptor: int) -> None:
@@ -54,15 +59,19 @@ def _receive(connection: Connection, inbox: Any) -> None:
 
 def _attempt(server: "_Server", name: str, arguments: tuple[Any, ...]) -> Any:
     try:
-        return getattr(server, name)(*arguments)
+        return getattr(server.training if name in _OF_TRAINING else server, name)(*arguments)
     except AgentRLError as error:
         return Failure(str(error), error)
+    except OSError as error:
+        return Failure(traceback.format_exc(), error)
     except Exception:
         return Failure(traceback.format_exc())
 
 
 class _Server:
-    """What a rank can be asked to do."""
+    """What a rank can be asked to do, besides what its `training` can."""
+
+    training: "Training"
 
     def begin(self, setup: Setup, model: Path | str, needs: Any, steps: int) -> int:
         """Meet the others, load the models, and return how many bytes the actor's weights are."""
@@ -70,40 +79,16 @@ class _Server:
         from agentrl_torch.world import join
 
         device = setup.resources.device
-        world = join(setup.rank, setup.ranks, setup.meeting_point, device)
-        self.training = Training(setup.config, setup.sharding, world)
+        self._world = join(setup.rank, setup.ranks, setup.meeting_point, device)
+        self.training = Training(setup.config, setup.sharding, self._world)
         self.training.start(model, needs, steps, setup.resources)
         size: int = self.training.bytes
         return size
 
     def prepare(self, batch: Any, needs: Any) -> Any:
-        """Return what there is to know about the batch."""
+        """Return what there is to know about the batch; all ranks know it, and the first is listened to."""
         self.training.prepare(batch, needs)
-        return replace(batch, groups=[], minibatches=[])
-
-    def update(self, batch: Any, credits: Any, algorithm: Any) -> dict[str, float]:
-        """Train on the batch."""
-        return self.training.update(batch, credits, algorithm)
-
-    def rehearse(self, batch: Any, credits: Any, algorithm: Any) -> Any:
-        """Compute an update without moving anything."""
-        return self.training.rehearse(batch, credits, algorithm)
-
-    def write_weights(self, path: Path) -> None:
-        """Write the actor's weights to a file."""
-        self.training.write_weights(path)
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint."""
-        self.training.save(folder)
-
-    def load(self, folder: Path) -> None:
-        """Go on from a checkpoint."""
-        self.training.load(folder)
-
-    def save_model(self, folder: Path) -> None:
-        """Write a model directory."""
-        self.training.save_model(folder)
+        return replace(batch, groups=[], minibatches=[]) if self._world.first else None
 
     def refuse(self, error: Exception) -> None:
         """Answer to what could not be read."""

@@ -114,6 +114,7 @@ class Ranks:
 
         Raises:
             AgentRLError: a rank could not do it, or has died; all are ended then.
+            OSError: likewise, and why is the operating system's to say.
         """
         if self._ended is not None:
             raise AgentRLError(self._ended)
@@ -132,7 +133,10 @@ class Ranks:
         if failed:
             rank, failure = min(failed, key=lambda each: _place_in_chain(each[1]))
             self._end(f"the trainer's rank {rank.number} has failed")
-            raise failure.expected or RuntimeError(f"the trainer's rank {rank.number} failed: {failure.text}")
+            unexpected = RuntimeError(f"the trainer's rank {rank.number} failed: {failure.text}")
+            if failure.expected is None:
+                raise unexpected
+            raise failure.expected from unexpected
         return answers[self._crew[0]]
 
     def _collect(self) -> "dict[_Rank, Any]":

@@ -1,11 +1,15 @@
 """How models lie over the ranks of a trainer: here, whole in the only one there is."""
 
+import copy
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from agentrl_torch import optimization
+from agentrl_torch import loading, optimization
 from agentrl_torch.learner import Learner, Recipe
 from agentrl_torch.world import World
 
@@ -20,6 +24,19 @@ class Sharding(ABC):
         """Make this process ready, before models are loaded."""
         self.world = world
         self.device = device
+
+    def load(self, path: Path | str, dtype: torch.dtype, *, widened: bool) -> PreTrainedModel:
+        """Load a model whose weights are to be of this type; they may be narrower at first if `widened`."""
+        return loading.load_model(path, dtype, self.device)
+
+    def computing(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Return a context in which a model that was only loaded computes where it is going to."""
+        return nullcontext()
+
+    def copied(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Return a copy of what is trained, on the same frozen weights."""
+        frozen = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+        return copy.deepcopy(model, frozen)
 
     @abstractmethod
     def learner(self, recipe: Recipe, dtype: torch.dtype) -> Learner:

@@ -3,6 +3,7 @@
 Where there are several, every rank is told the same: it sees the whole batch and computes its share.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -17,7 +18,16 @@ from agentrl.errors import UsageError
 from agentrl.footprint import Rehearsal
 from agentrl.interfaces import Algorithm, Resources
 from agentrl.types import Credit, Need
-from agentrl_torch import adaptation, kernels, loading, memory, rehearsal
+from agentrl_torch import (
+    adaptation,
+    attention,
+    checkpoint,
+    kernels,
+    loading,
+    memory,
+    rehearsal,
+    ways,
+)
 from agentrl_torch.audit import THRESHOLDS, Audit
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.critic import Critic, CriticConfig, explained_variance
@@ -30,6 +40,8 @@ from agentrl_torch.micro_batch import MicroBatch, unique_tokens
 from agentrl_torch.sharding import Sharding
 from agentrl_torch.update import Facts, Step, TrieBatch, compute_facts
 from agentrl_torch.world import World
+
+_log = logging.getLogger(__name__)
 
 
 class Training:
@@ -50,34 +62,50 @@ class Training:
         self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
         lora = self.config.lora
         kept = self._dtype if lora.rank else torch.promote_types(self._dtype, torch.float32)
-        self.actor = loading.load_model(model, kept, resources.device)
+        self.actor = self._sharding.load(model, kept, widened=lora.rank is None)
         self._adapter = Adapter(self.actor, lora, resources.seed) if lora.rank else None
-        self.bytes = sum(weight.nbytes for weight in self.actor.parameters())
-        plain = self.config.kernels == "plain"
-        if not plain:
+        self.bytes = sum(weight.numel() for weight in self.actor.parameters()) * kept.itemsize
+        if self.config.kernels == "fast":
             kernels.accelerate(self.actor)
-        adaptation.use_trie(self.actor, plain)
+        with self._sharding.computing(self.actor):
+            adaptation.use_trie(self.actor, self._way_of_attention(resources.device))
         self._reference = self._make_reference() if "reference" in needs else None
-        self.critic = Critic(self.actor, self._critic_config) if "values" in needs else None
+        self.critic = self._make_critic() if "values" in needs else None
         if self.config.gradient_checkpointing:
             adaptation.keep_no_activations(self.actor)
             if self.critic and self.critic.backbone:
                 adaptation.keep_no_activations(self.critic.backbone)
         self._learners = self._make_learners(steps)
 
+    def _way_of_attention(self, device: str) -> str:
+        """Return the fastest way that may be taken, and say what keeps a GPU from it."""
+        if self.config.kernels == "plain":
+            return attention.PLAIN
+        way, obstacle = ways.choose(self.actor.config, self._dtype, device)
+        if obstacle and self._world.first:
+            _log.warning(
+                "attention goes node by node, which is slow on a GPU: flex_attention cannot be used "
+                f"({obstacle}); trainer.kernels=plain says that this is meant"
+            )
+        return way
+
     def _make_reference(self) -> Callable[[], AbstractContextManager[nn.Module]]:
         """Return what opens the model that was loaded: with LoRA, the actor without its adapter."""
         if self._adapter:
             return self._without_adapter
-        policy = Policy(adaptation.frozen_copy(self.actor))
+        policy = Policy(self._sharding.copied(self.actor).requires_grad_(False))
         network = self._sharding.frozen(policy, self._dtype)
         return lambda: nullcontext(network)
 
     @contextmanager
     def _without_adapter(self) -> Iterator[nn.Module]:
         assert self._adapter is not None
-        with self._adapter.base() as model:
-            yield Policy(model)
+        with self._adapter.disabled():
+            yield self._learners.actor.network
+
+    def _make_critic(self) -> Critic:
+        separate = self._critic_config.backbone == "separate"
+        return Critic(self.actor, self._sharding.copied(self.actor) if separate else None)
 
     def _make_learners(self, steps: int) -> Learners:
         """Return the actor, and the critic if there is one, with new optimizers."""
@@ -212,10 +240,12 @@ class Training:
 
     def save_model(self, folder: Path) -> None:
         """Write the actor as a model directory that `--model` and transformers can load."""
-        if self._adapter:
-            self._adapter.save_model(folder)
-        else:
-            self._save_whole(folder)
+        tensors = self._on_cpu()
+        with checkpoint.writing():
+            if self._world.first:
+                self.actor.save_pretrained(folder, state_dict=tensors)
+            if self._adapter:
+                self._adapter.save(folder / "adapter", write=self._world.first)
         if self._world.first:
             loading.load_tokenizer(self._source).save_pretrained(folder)
 
@@ -223,20 +253,17 @@ class Training:
         """Release the models and the optimizers' state."""
         self.__dict__.clear()
 
-    def _save_whole(self, folder: Path) -> None:
-        tensors = self._on_cpu()
-        if self._world.first:
-            self.actor.save_pretrained(folder, state_dict=tensors)
-
     def write_weights(self, path: Path) -> None:
         """Write the actor's weights to a file for another process, if this is the rank that writes."""
         tensors = self._on_cpu()
         if self._world.first:
-            save_file(tensors, path)
+            with checkpoint.writing():
+                save_file(tensors, path)
 
     def _on_cpu(self) -> dict[str, Tensor]:
         """Put the actor together from all ranks, tensor by tensor; those that do not write keep nothing."""
-        together, first = self._learners.actor.weights(), self._world.first
+        actor, first = self._learners.actor, self._world.first
+        together = self._adapter.weights().items() if self._adapter else actor.weights()
         return {name: tensor.cpu().contiguous() for name, tensor in together if first}
 
     def _logprobs(self, batch: TrieBatch, model: nn.Module, audit: Audit | None = None) -> Facts:

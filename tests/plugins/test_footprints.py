@@ -45,7 +45,7 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = function(*args, **(kwargs or {}))
         for each in tree_flatten(found)[0]:
-            if isinstance(each, torch.Tensor):
+            if type(each) is torch.Tensor:  # one that is split over ranks has none of its own
                 self._add(each.untyped_storage())
         return found
 
@@ -214,57 +214,94 @@ def test_vllm_on_the_cpu_keeps_weights_and_cache(tied: Path) -> None:
     assert [each.bytes for each in occupant.at("cpu", "learning")] == [weights, 2**29]
 
 
-# What a rank has of its models, as FSDP2 splits them.
+# What a rank has of its models, as FSDP2 splits them, and what it takes to split the actor.
 RANK = """
 import json, sys
 from agentrl.interfaces import Resources
-from agentrl_grpo import GRPO
+from agentrl_ppo import PPO
 from agentrl_torch import rehearsal
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.fsdp import FSDP
 from agentrl_torch.metrics import Tally
 from agentrl_torch.training import Training
 from agentrl_torch.world import join
+from test_footprints import Tracker
 
-rank, model, meeting = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-needs = frozenset({"reference"})
-training = Training(TorchConfig(ranks=2, audit_threshold=1e9), FSDP(), join(rank, 2, meeting, "cpu"))
+class Watched(FSDP):
+    def learner(self, recipe, dtype):
+        with Tracker(recipe.module) as tracker:
+            found = super().learner(recipe, dtype)
+        if recipe.name == "actor":
+            self.most = tracker.most
+        return found
+
+rank, model, meeting, options = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+needs = frozenset({"reference", "values"})
+config = TorchConfig(ranks=2, audit_threshold=1e9, **options)
+training = Training(config, sharding := Watched(), join(rank, 2, meeting, "cpu"))
 training.start(model, needs, 10, Resources())
-batch, credits = rehearsal.batch_of(rehearsal.longest_groups(24, 1, 24, 2), values=False)
+batch, credits = rehearsal.batch_of(rehearsal.longest_groups(24, 1, 24, 2), values=True)
 training.prepare(batch, needs)
-training.step(batch, credits, GRPO()).accumulate(batch.minibatches[0], Tally(), None)
-learner = training._learners.actor
-own = [each for group in learner.optimizer.param_groups for each in group["params"]]
-gradients = sum(each.grad.to_local().nbytes for each in own)
-learner.step(1)
+training.step(batch, credits, PPO()).accumulate(batch.minibatches[0], Tally(), None)
 here = lambda one: one.to_local() if hasattr(one, "to_local") else one
-states = [here(one).nbytes for state in learner.optimizer.state.values() for one in state.values()]
-weights = sum(each.to_local().nbytes for each in own)
+size = lambda tensors: sum(here(each).nbytes for each in tensors)
+learners = training._learners.all
+own = [each for one in learners for group in one.optimizer.param_groups for each in group["params"]]
+gradients = size(each.grad for each in own)
+for learner in learners:
+    learner.step(1)
+state = size(one for each in learners for kept in each.optimizer.state.values() for one in kept.values())
+actor = dict(training.actor.named_parameters())
+adapter = size(each for name, each in actor.items() if ".lora_" in name)
+found = {
+    "weights": size(actor.values()) - adapter,
+    "adapter": adapter,
+    "critic": size(training.critic.parameters()),
+    "gradients": gradients,
+    "optimizer state": state,
+    "splitting": sharding.most,
+}
 if rank == 0:
-    print(json.dumps({"weights": weights, "gradients": gradients, "optimizer state": sum(states)}))
+    print(json.dumps(found))
 """
 
 
-def test_what_a_rank_has_is_told_to_the_byte(untied: Path, tmp_path: Path) -> None:
-    trainer = TorchTrainer(TorchTrainer.Config(ranks=2))
-    first, second = trainer.footprint(untied, frozenset({"reference"}), Resources(), WORK).occupants
+@pytest.mark.parametrize("lora", [{}, SOME_LAYERS], ids=["all weights", "lora"])
+def test_what_a_rank_has_is_told_to_the_byte(lora: dict[str, Any], untied: Path, tmp_path: Path) -> None:
+    if lora:
+        pytest.importorskip("peft", reason="install agentrl's extra 'peft'")
+    options = {"lora": lora, "critic": {"warmup_updates": 0}}
+    trainer = TorchTrainer(TorchTrainer.Config(ranks=2, **options))
+    needs = frozenset({"reference", "values"})
+    first, second = trainer.footprint(untied, needs, Resources(), WORK).occupants
     told = {each.what: each.bytes for each in first.holdings}
-    assert told["reference"] == told["weights"]
-    meeting = f"file://{tmp_path / 'meeting'}"
+    assert told.get("reference") == (None if lora else told["weights"])
+    narrow = tmp_path / "narrow"
+    Qwen2ForCausalLM.from_pretrained(untied, dtype=torch.bfloat16).save_pretrained(narrow)
+    found = in_two_ranks(narrow, tmp_path, options)
+    most = found.pop("splitting") - found["weights"] - found["adapter"]
+    assert most == 0 if lora else 0.5 < most / told["layers, before they are split"] < 1
+    assert found == {name: told.get(name, 0) for name in found}
+    assert second.name == "trainer, rank 1"
+
+
+def in_two_ranks(model: Path, folder: Path, options: dict[str, Any]) -> dict[str, int]:
+    """Return what the first of two processes says that it has."""
+    meeting = f"file://{folder / 'meeting'}"
+    here = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK, str(number), str(untied), meeting],
+            [sys.executable, "-c", RANK, str(number), str(model), meeting, json.dumps(options)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": here},
         )
         for number in range(2)
     ]
     printed = [rank.communicate()[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0]
-    for name, size in json.loads(printed[0].splitlines()[-1]).items():
-        assert told[name] == size, name
-    assert second.name == "trainer, rank 1"
+    found: dict[str, int] = json.loads(printed[0].splitlines()[-1])
+    return found
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

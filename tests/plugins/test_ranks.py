@@ -1,8 +1,11 @@
 """Whoever trains, in one process or in several, computes the same; and no rank is left behind."""
 
+import errno
 import math
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +15,11 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from agentrl import AgentRLError, Credit, Group, Segment, Span, Task, Trajectory, UsageError
@@ -26,9 +30,9 @@ from agentrl_grpo import GRPO
 from agentrl_imitation import Imitation
 from agentrl_ppo import PPO
 from agentrl_tiny.tokenizer import build_tokenizer
-from agentrl_torch import TorchTrainer, micro_batch
+from agentrl_torch import TorchTrainer, loading, micro_batch
 from agentrl_torch.config import TorchConfig
-from agentrl_torch.lora import LoRAConfig
+from agentrl_torch.fsdp import FSDP
 from agentrl_torch.ranks import _share
 from agentrl_torch.sharing import share
 
@@ -59,9 +63,7 @@ def make_model(path, **more):
         num_attention_heads=2,
         num_key_value_heads=2,
         intermediate_size=24,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=128,
-        **more,
+        **{"vocab_size": len(tokenizer), "max_position_embeddings": 128, **more},
     )
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
@@ -192,6 +194,160 @@ def test_where_nothing_is_taught_all_ranks_make_a_step_of_zero(folder, kind, opt
         metrics = trainer.update(batch, algorithm.credit(batch), algorithm)
     assert metrics["trainer/skipped"] == 1
     assert metrics["trainer/grad_norm"] == metrics["trainer/loss"] == 0
+
+
+# Adapters
+
+
+LORA = {"rank": 4, "alpha": 8}
+FEW = {**LORA, "targets": ["q_proj", "lm_head"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ranks", "more"),
+    [
+        (2, {"lora": LORA}),
+        (2, {"lora": FEW, "gradient_checkpointing": True, "kernels": "plain"}),
+        (3, {"lora": LORA, "critic": {"backbone": "shared", "warmup_updates": 0}, "epochs": 2}),
+    ],
+    ids=["all layers", "few layers", "shared critic"],
+)
+def test_ranks_train_an_adapter_as_one_process_does(folder, ranks, more):
+    needs_peft()
+    expected = what_it_learns(folder, **more)
+    before = LlamaForCausalLM.from_pretrained(folder).state_dict()
+    assert expected[0].keys() == before.keys()
+    moved = [name for name in before if not torch.equal(expected[0][name], before[name])]
+    assert len(moved) == (3 if more["lora"] is FEW else 14)
+    assert_alike(what_it_learns(folder, ranks=ranks, **more), expected)
+
+
+def needs_peft():
+    pytest.importorskip("peft", reason="install agentrl's extra 'peft'")
+
+
+@pytest.mark.slow
+def test_ranks_train_an_adapter_in_bfloat16_on_frozen_weights_in_bfloat16(folder):
+    needs_peft()
+    exact, rough = (
+        what_it_learns(folder, lora=LORA, **more) for more in ({}, {"ranks": 2, "dtype": "bfloat16"})
+    )
+    assert {tensor.dtype for tensor in rough[0].values()} == {torch.bfloat16}
+    assert_alike((*rough[:3], []), (*exact[:3], []), tolerance=0.02)
+    for left, right in zip(rough[3], exact[3], strict=True):
+        assert left["trainer/grad_norm"] == pytest.approx(right["trainer/grad_norm"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_ranks_resume_an_adapter_to_the_bit_and_another_number_of_them_can(folder, tmp_path):
+    needs_peft()
+    with closing(trainer_for(folder, ranks=2, lora=LORA)) as through:
+        update(through)
+        through.save(tmp_path / "checkpoint")
+        through.save_model(tmp_path / "model")
+        saved = {name: tensor.clone() for name, tensor in through.weights().items()}
+        expected = update(through, 1)
+        weights = {name: tensor.clone() for name, tensor in through.weights().items()}
+    assert all(
+        ".lora_" in name for name in load_file(tmp_path / "checkpoint" / "actor" / "weights.safetensors")
+    )
+    with closing(trainer_for(folder, ranks=2, lora=LORA)) as resumed:
+        resumed.load(tmp_path / "checkpoint")
+        assert update(resumed, 1) == expected
+        found = resumed.weights()
+        assert all(torch.equal(weights[name], found[name]) for name in weights)
+    with closing(trainer_for(folder, lora=LORA)) as alone:
+        alone.load(tmp_path / "checkpoint")
+        assert alike(bits(alone.weights()), saved)
+        assert alike(bits(alone.weights()), load_file(tmp_path / "model" / "model.safetensors"))
+        _, adapter = alone.weights().adapter()
+        assert alike(bits(adapter), load_file(tmp_path / "model" / "adapter" / "adapter_model.safetensors"))
+
+
+def bits(weights):
+    return {name: tensor.clone() for name, tensor in weights.items()}
+
+
+def alike(one, other):
+    same = one.keys() == other.keys()
+    return same and all(torch.allclose(one[name], other[name], rtol=0, atol=1e-6) for name in one)
+
+
+# Loading
+
+
+@pytest.fixture
+def narrow(folder, tmp_path):
+    """Return the model in bfloat16."""
+    return stored_in(torch.bfloat16, folder, tmp_path / "narrow")
+
+
+def stored_in(dtype, folder, path):
+    shutil.copytree(folder, path)
+    LlamaForCausalLM.from_pretrained(folder, dtype=dtype).save_pretrained(path)
+    return path
+
+
+@pytest.mark.slow
+def test_ranks_widen_what_is_stored_in_bfloat16_without_loss(narrow):
+    assert_alike(what_it_learns(narrow, ranks=2), what_it_learns(narrow))
+
+
+def test_a_model_is_mapped_as_it_is_stored_where_nothing_gets_lost(folder, narrow, tmp_path):
+    def dtype_of(path, wanted):
+        return loading.map_model(path, wanted, "cpu").dtype
+
+    assert dtype_of(narrow, torch.float32) == torch.bfloat16
+    assert dtype_of(folder, torch.float64) == torch.float32
+    assert dtype_of(folder, torch.bfloat16) == torch.bfloat16
+    tensors = load_file(narrow / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].float() + 1e-6
+    save_file(tensors, narrow / "model.safetensors", {"format": "pt"})
+    assert dtype_of(narrow, torch.float32) == torch.float32
+    wrong = stored_in(torch.float32, folder, tmp_path / "wrong")
+    config = (wrong / "config.json").read_text()
+    (wrong / "config.json").write_text(config.replace('"dtype": "float32"', '"dtype": "bfloat16"'))
+    assert dtype_of(wrong, torch.float32) == torch.float32
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="asks Linux how much memory there is")
+def test_what_is_mapped_takes_no_memory_and_copies_take_none_either(tmp_path):
+    model = make_model(tmp_path, vocab_size=1_000_000)  # 64 MB each for the first matrix and the last
+    sharding = FSDP()
+
+    def private():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+    before = private()
+    loaded = sharding.load(model, torch.float32, widened=True)
+    copies = [sharding.copied(loaded) for _ in range(2)]
+    assert private() - before < 2**24
+    pointers = [[weight.data_ptr() for weight in each.parameters()] for each in (loaded, *copies)]
+    assert pointers[0] == pointers[1] == pointers[2]
+    assert not {id(weight) for weight in loaded.parameters()} & {
+        id(weight) for weight in copies[0].parameters()
+    }
+
+
+@torch.no_grad()
+def test_a_model_in_the_main_memory_computes_with_a_layer_at_a_time_as_it_will(narrow):
+    ids = torch.arange(10, 20)[None]
+    expected = LlamaForCausalLM.from_pretrained(narrow, dtype=torch.float32)(ids).logits
+    sharding = FSDP()
+    sharding.device = "cpu"
+    model = sharding.load(narrow, torch.float32, widened=True)
+    layers, seen = model.model.layers, []
+    hook = layers[1].register_forward_hook(
+        lambda *_: seen.append([next(each.parameters()).dtype for each in layers])
+    )
+    with sharding.computing(model):
+        assert torch.equal(model(ids).logits, expected)
+    hook.remove()
+    assert seen == [[torch.bfloat16, torch.float32]]
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in layers)
 
 
 # Checkpoints
@@ -419,6 +575,32 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence_on_ranks_too(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits the files of another process")
+@pytest.mark.parametrize("limit", [10_000, 60_000], ids=["weights", "optimizer"])
+def test_a_rank_that_cannot_write_says_so_as_the_operating_system_does(folder, tmp_path, limit):
+    with closing(trainer_for(folder, needs=frozenset({"groups"}), ranks=2)) as trainer:
+        update(trainer, algorithm=GRPO())
+        resource.prlimit(pids(trainer)[0], resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        with pytest.raises(OSError, match="File too large") as failed:
+            trainer.save(tmp_path / "checkpoint")
+        assert failed.value.errno == errno.EFBIG
+        assert "the trainer's rank 0 failed" in str(failed.value.__cause__)
+        with pytest.raises(AgentRLError, match="the trainer's rank 0 has failed"):
+            trainer.weights()
+
+
+@pytest.mark.slow
+def test_only_the_first_rank_says_what_there_is_to_know_about_a_batch(folder, monkeypatch):
+    with closing(trainer_for(folder, ranks=2)) as trainer:
+        answers = []
+        collect = trainer.training._collect
+        monkeypatch.setattr(trainer.training, "_collect", lambda: answers.append(collect()) or answers[-1])
+        batch = trainer.prepare(play(), NEEDS)
+    assert flat(batch.values)
+    assert {rank.number for rank, answer in answers[0].items() if answer is not None} == {0}
+
+
+@pytest.mark.slow
 def test_an_algorithm_that_cannot_be_sent_to_ranks_is_refused(folder):
     class Local(GRPO):
         pass
@@ -436,7 +618,6 @@ def test_an_algorithm_that_cannot_be_sent_to_ranks_is_refused(folder):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"ranks": 2, "lora": LoRAConfig(rank=4)}, "trainer.lora trains in one process only"),
         ({"critic": {}}, "trainer.critic is set, but the algorithm needs no critic"),
     ],
 )

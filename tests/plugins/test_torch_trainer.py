@@ -45,7 +45,7 @@ from agentrl import (
 )
 from agentrl.aggregation import token_weights
 from agentrl.interfaces import Resources
-from agentrl_torch import TorchEngine, TorchTrainer, adaptation, forward, loading, micro_batch
+from agentrl_torch import TorchEngine, TorchTrainer, adaptation, attention, forward, loading, micro_batch
 from agentrl_torch.metrics import Tally
 from agentrl_torch.update import Step
 
@@ -209,10 +209,10 @@ def naive_gradient(model, groups, algorithm):
     return float(total.detach()), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def trie_gradient(model, groups, algorithm, budget=10**6, plain=False):
+def trie_gradient(model, groups, algorithm, budget=10**6, way=attention.FLASH):
     """Return loss and gradients of a copy of `model`, computed as the trainer does."""
     model = copy.deepcopy(model)
-    adaptation.use_trie(model, plain)
+    adaptation.use_trie(model, way)
     batch = Batch(groups)
     step = Step(
         forward.Policy(model), model.dtype, budget, algorithm, batch, algorithm.credit(batch), True, 1
@@ -228,13 +228,13 @@ def assert_equal_gradients(left, right, relative=1e-9):
     assert gap <= relative * norm
 
 
-@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("way", [attention.PLAIN, attention.FLASH])
 @pytest.mark.parametrize("mode", MODES)
-def test_trie_training_equals_one_sequence_at_a_time(mode, plain):
+def test_trie_training_equals_one_sequence_at_a_time(mode, way):
     model = make_model(Qwen2Config(**SIZE), torch.float64)
     groups, algorithm = play(), Probe(mode)
     expected = naive_gradient(model, groups, algorithm)
-    assert_equal_gradients(trie_gradient(model, groups, algorithm, plain=plain), expected)
+    assert_equal_gradients(trie_gradient(model, groups, algorithm, way=way), expected)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
