@@ -13,6 +13,13 @@ from string import ascii_lowercase
 from typing import TypedDict
 
 VOCABULARY = 1024
+# What `write_model` is told for a model of ten million weights.
+TEN_MILLION = {
+    "hidden_size": 384,
+    "intermediate_size": 1280,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 6,
+}
 _PAD, _USER, _ASSISTANT, _END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 # Its id is the first that the model does not have: nothing that is sampled ever ends a turn.
 _NEVER = "<|never|>"
@@ -100,21 +107,27 @@ class Stopwatch:
         return Seconds(wall=wall - before[0], cpu=cpu - before[1])
 
 
-def write_model(folder: Path) -> int:
-    """Write a model of about 1.25 million random weights, with tokenizer, and return how many they are."""
+def write_model(folder: Path, **sizes: int) -> int:
+    """Write a model of random weights, with tokenizer, and return how many they are.
+
+    About 1.25 million, unless `sizes` of `Qwen2Config` say otherwise.
+    """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     torch.manual_seed(0)
+    usual = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     config = Qwen2Config(
+        **(usual | sizes),
         vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=8192,
         tie_word_embeddings=False,
         bos_token_id=None,
