@@ -7,6 +7,8 @@
 (() => {
   const shown = __SHOWN__, conditions = __CONDITIONS__;
   const sleep = (ms) => new Promise((wake) => setTimeout(wake, ms));
+  // How long an answer takes at least. Chromium has a request take 10 ms, and lets the page see the answer before or after.
+  const ANSWER_MS = 20;
   let draw = () => [], hidden = () => [], root = null, presses = 0, shifts = conditions.shifts;
   const state = { busy: 0, status: '', unsure: false, records: shown.records || [], popups: [], ready: false };
 
@@ -94,12 +96,13 @@
 
   async function ask(path, data) {
     state.busy += 1; state.status = ''; update();
+    const asked = Date.now();
     try {
       const options = data === undefined ? {} : { method: 'POST', body: JSON.stringify(data) };
       const response = await fetch('/api/' + path, options);
       const delay = Number(response.headers.get('x-agentrl-delay')) || 0;
       const answer = await response.json();
-      if (delay) await sleep(delay);
+      await sleep(asked + Math.max(delay, ANSWER_MS) - Date.now());
       if (!response.ok) {
         state.status = 'Error ' + response.status + ': ' + answer.error;
         // Where a look at what was saved failed, too, nobody knows what was.
