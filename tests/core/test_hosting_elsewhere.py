@@ -628,6 +628,13 @@ def test_envs_play_beside_another_in_its_workers_which_end_with_it() -> None:
     assert again == other
 
 
+def test_an_env_plays_beside_none_but_one_like_it() -> None:
+    env = Elsewhere(Elsewhere.Config())
+    for host in (env, Elsewhere(Elsewhere.Config(folder="other")), Small(Small.Config())):
+        with pytest.raises(UsageError, match="Elsewhere can play beside another env of its class and options"):
+            env.play_beside(host)
+
+
 def test_the_kit_starts_workers_once_for_all_envs_but_those_that_are_to_be_apart() -> None:
     async def zygote_of(env: Env) -> str:
         await env.reset(TASK, 1)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agentrl.errors import AgentRLError
+from agentrl.errors import AgentRLError, UsageError
 from agentrl.hosting import codec
 from agentrl.hosting.elsewhere import sandbox
 from agentrl.hosting.elsewhere.court import Court
@@ -76,7 +76,15 @@ class RemoteEnv(Env):
         return command
 
     def play_beside(self, host: "RemoteEnv") -> None:
-        """Play in the workers of another env with the same options, which ends them when it is closed."""
+        """Play in the workers of another env with the same options, which ends them when it is closed.
+
+        Raises:
+            UsageError: the other env is this one, of another class, or has other options.
+        """
+        if host is self or type(host) is not type(self) or host.config != self.config:
+            raise UsageError(
+                f"{type(self).__name__} can play beside another env of its class and options only"
+            )
         self._host = host
 
     async def reset(self, task: Task, seed: int) -> Observation:
