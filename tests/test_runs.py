@@ -74,7 +74,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("step", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2)), 3])
 def test_a_killed_run_resumes_to_the_same_numbers_and_weights(calm: Path, tmp_path: Path, step: int) -> None:
     folder = tmp_path / "killed"
     code = start_and_signal(command(folder, "--steps", "5"), folder, step, signal.SIGKILL)
@@ -84,7 +84,7 @@ def test_a_killed_run_resumes_to_the_same_numbers_and_weights(calm: Path, tmp_pa
     assert weights(folder) == weights(calm)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_saves_what_is_recorded_and_exits_with_130(
     calm: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -117,7 +117,7 @@ def calm_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_killed_run_of_ppo_resumes_to_the_same_numbers_and_weights(
     calm_ppo: Path, tmp_path: Path, step: int
 ) -> None:

@@ -45,7 +45,7 @@ def versions(folder: Path, step: int) -> set[int]:
     return {span["version"] for each in read for segment in each["segments"] for span in segment["spans"]}
 
 
-@pytest.mark.parametrize("staleness", [1, 3])
+@pytest.mark.parametrize("staleness", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_episodes_are_learnt_from_that_older_weights_began_and_no_older_ones_than_allowed(
     tmp_path: Path, staleness: int
 ) -> None:
@@ -61,7 +61,7 @@ def test_episodes_are_learnt_from_that_older_weights_began_and_no_older_ones_tha
     assert max(row["staleness/mean"] for row in rows) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_run_that_plays_ahead_can_be_stopped_and_goes_on_from_its_last_checkpoint(
     tmp_path: Path, number: signal.Signals
 ) -> None:

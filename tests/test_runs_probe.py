@@ -66,6 +66,7 @@ def starve() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (3 * 2**30, 3 * 2**30))
 
 
+@pytest.mark.slow
 def test_a_run_with_too_little_memory_says_what_helps_and_goes_on_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     much = {"probe": "true", "trainer.micro_batch_tokens": 400_000, "group_size": 1024}

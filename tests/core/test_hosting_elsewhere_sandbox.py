@@ -114,7 +114,8 @@ def walls() -> None:
 
 def play(body: Callable[[RemotePool], Awaitable[T]], env: RemoteEnv, size: int = 2) -> T:
     async def run() -> T:
-        pool = RemotePool(env, size)
+        # Attacks that hang do not end by themselves.
+        pool = RemotePool(env, size, close_seconds=2.0)
         try:
             return await body(pool)
         finally:

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 import agentrl_tiny
 from agentrl.errors import UsageError
-from agentrl.testing import check_env
 from agentrl.types import Action, Observation, Outcome, Task
 from agentrl_house import House
 from agentrl_house.building import FURNITURE, HALL, THINGS, split_of
@@ -51,10 +50,6 @@ def last(actions: Sequence[str], **options: Any) -> Observation:
 
 
 # The rules of the house
-
-
-def test_it_keeps_the_rules_of_envs() -> None:
-    check_env(House, splits=("train", "dev", "test"))
 
 
 def test_an_episode_shows_the_room_what_is_closed_what_lies_there_exits_hands_and_goal() -> None:

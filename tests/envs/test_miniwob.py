@@ -9,7 +9,6 @@ import pytest
 
 from agentrl import Action, Observation, Outcome, Task, UsageError
 from agentrl.expert import expert_of
-from agentrl.testing import check_env
 from agentrl_browser import Request, Response, View
 from agentrl_miniwob import MiniWoB
 from agentrl_miniwob.experts import EXPERTS
@@ -96,10 +95,6 @@ def test_only_files_of_the_pages_are_served() -> None:
 
 
 # Episodes
-
-
-def test_it_keeps_the_rules_of_envs() -> None:
-    check_env(lambda: env("click-test", "enter-text"), splits=("train", "dev", "test"), tasks=2, seconds=120)
 
 
 def test_the_goal_is_what_the_page_says_and_its_display_is_not_shown() -> None:

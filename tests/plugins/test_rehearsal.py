@@ -60,7 +60,9 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(each, marks=pytest.mark.slow) if each == "ranks" else each for each in CASES]
+)
 def test_weights_and_optimizer_go_on_as_if_nothing_had_been_tried(case: str, model: Path) -> None:
     options, algorithm = CASES[case]
     if "lora" in options:
