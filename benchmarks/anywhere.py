@@ -82,8 +82,9 @@ class NotInstalledError(Exception):
 def curve(way: Way, seed: int, options: argparse.Namespace) -> dict[int, float] | None:
     """Return the success after so many updates, or None if the run is not there and cannot be made here."""
     name = f"{way.name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    asked = {**COMMON, "steps": options.steps}
     try:
-        found = recorded(options.records, name, lambda: train(way, name, seed, options))["success"]
+        found = recorded(options.records, name, asked, lambda: train(way, name, seed, options))["success"]
     except NotInstalledError as error:
         print(f"{way.name}, seed {seed}: left out; {error}")
         return None
@@ -104,6 +105,8 @@ def train(way: Way, name: str, seed: int, options: argparse.Namespace) -> dict[s
         with cluster(way) as place:
             agentrl(folder, *command, *sets({**COMMON, **way.settings, **place, "steps": options.steps}))
     rows = [row for row in read_lines(folder / "evaluations.jsonl") if row["step"] >= 0]
+    if rows[-1]["step"] != options.steps:
+        raise SystemExit(f"{folder} is a run of {rows[-1]['step']} updates: delete it, or name another --out")
     return {"success": {row["step"]: row["metrics"]["success"]["mean"] for row in rows}}
 
 
@@ -141,6 +144,8 @@ def main() -> None:
     chosen = [way for way in WAYS if not options.only or way.name in options.only]
     all_curves = {way.name: [curve(way, seed, options) for seed in options.seeds] for way in chosen}
     found = {name: [each for each in curves if each] for name, curves in all_curves.items()}
+    if not any(found.values()):
+        raise SystemExit("nothing of this is installed here or was measured before")
     made = table({name: curves for name, curves in found.items() if curves})
     print(f"\n{made}")
     if options.report is not None:

@@ -92,7 +92,8 @@ def train(algorithm: str, seed: int, out: Path) -> dict[str, Any]:
 def learnt(algorithm: str, seed: int, options: argparse.Namespace) -> Learnt:
     """Return how a run went, now or before."""
     name = f"{algorithm}-{seed}"
-    found = recorded(options.records, name, lambda: train(algorithm, seed, options.out))
+    asked = {**HELD_OUT, "suggested": AppWorld.suggests_with[MODEL]}
+    found = recorded(options.records, name, asked, lambda: train(algorithm, seed, options.out))
     return Learnt(algorithm, seed, found["goals"], found["scenarios"], found["minutes"])
 
 

@@ -26,8 +26,12 @@ from learning import agentrl, read_lines, sets
 from learning_report import put
 from records import add_option, recorded
 
+from agentrl_miniwob import MiniWoB
+from agentrl_normcore import Normcore
+
 # How many held-out tasks: about 20 of each gym under each profile, 12 of each page.
 TASKS = {"normcore": 300, "miniwob": 108}
+ENVS = {"normcore": Normcore, "miniwob": MiniWoB}
 PROFILES = ("calm", "shifting", "hostile")
 Share = tuple[float, float]
 
@@ -60,7 +64,9 @@ def arguments() -> argparse.Namespace:
 
 def learnt(env: str, seed: int, options: argparse.Namespace) -> Learnt:
     """Return how a run went, now or before."""
-    found = recorded(options.records, f"{env}-{seed}", lambda: train(env, seed, options))
+    suggested = ENVS[env].suggests_with["tiny_web"]
+    asked = {"tasks": TASKS[env], "jobs": options.jobs, "suggested": suggested}
+    found = recorded(options.records, f"{env}-{seed}", asked, lambda: train(env, seed, options))
     return Learnt(seed, found["success"], found["updates"], found["minutes"])
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,24 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recorded(path: Path | None, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what the run `name` came to: as `path` has it, or as measured now, which is added there."""
+def recorded(
+    path: Path | None, name: str, asked: Mapping[str, Any], measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what the run `name` came to: as `path` has it, or as measured now, which is added there.
+
+    Raises:
+        SystemExit: it was measured, but with other settings than those `asked` for.
+    """
+    asked = json.loads(json.dumps(asked))
     lines = path.read_text().splitlines() if path is not None and path.exists() else []
     for record in map(json.loads, lines):
         if record["run"] == name:
+            if record["asked"] != asked:
+                raise SystemExit(
+                    f"{path} has {name} with {record['asked']}, but {asked} is asked for: name another file"
+                )
             return record
-    record = {"run": name, **measure()}
+    record = {"run": name, "asked": asked, **measure()}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
