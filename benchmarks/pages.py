@@ -29,8 +29,8 @@ from records import add_option, recorded
 from agentrl_miniwob import MiniWoB
 from agentrl_normcore import Normcore
 
-# How many held-out tasks: about 20 of each gym under each profile, 12 of each page.
-TASKS = {"normcore": 300, "miniwob": 108}
+# How many held-out tasks: about 20 of each gym under each profile, and of each page.
+TASKS = {"normcore": 300, "miniwob": 180}
 ENVS = {"normcore": Normcore, "miniwob": MiniWoB}
 PROFILES = ("calm", "shifting", "hostile")
 Share = tuple[float, float]

@@ -100,7 +100,9 @@ class MiniWoB(BrowserEnv):
             **BrowserEnv.suggests_with["tiny_web"],
             "env.pages": WITHIN_REACH,
             "warmup": 10,
-            "steps": 60,
+            "steps": 80,
+            # Three actions solve each of them.
+            "simulator.max_turns": 5,
         }
     }
 
