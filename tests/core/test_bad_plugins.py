@@ -60,25 +60,28 @@ def test_all_are_listed_with_what_is_known_and_none_is_imported() -> None:
 
 @pytest.mark.usefixtures("troubles")
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "message", "owners"),
     [
-        ("twin", "the env 'twin' is provided by twin-"),
+        ("twin", "the env 'twin' is provided by twin-", ("twin-one 1.0", "twin-two 1.0")),
         (
             "broken",
             "the env 'broken' of broken 1.0 could not be imported: No module named 'not_there_at_all'",
+            (),
         ),
-        ("future", "the env 'future' of future 1.0 needs agentrl-platform >=99, but this is 0"),
+        ("future", "the env 'future' of future 1.0 needs agentrl-platform >=99, but this is 0", ()),
         (
             "unwanted",
             "the env 'unwanted' is disabled by AGENTRL_DISABLE_PLUGINS; take it out of that variable",
+            (),
         ),
     ],
 )
-def test_who_names_one_is_told_in_a_sentence(name: str, message: str) -> None:
+def test_who_names_one_is_told_in_a_sentence(name: str, message: str, owners: tuple[str, ...]) -> None:
     for command in (["run", "--env", name], ["eval", "--env", name], ["env", "play", name]):
         done = agentrl(*command)
         assert done.returncode == 2, done.stderr
         assert done.stderr.startswith(f"error: {message}")
+        assert all(owner in done.stderr for owner in owners)
         assert len(done.stderr.splitlines()) == 1
 
 

@@ -160,7 +160,7 @@ FAULTS = [
         "algorithm",
         "Better",
         "    def baseline(self, group):\n        return group.rewards[0]\n",
-        "FAILED   is fair: a trajectory's credit changed when the batch came in another order",
+        "FAILED   is fair: a trajectory's credit changed when the trajectories of each group came in another",
         "compare a trajectory with its whole group",
     ),
     (

@@ -53,6 +53,16 @@ class Critic(Baseline):
         return super().loss(tokens) + drift + (tokens.values - tokens.returns) ** 2
 
 
+class CriticOfFirstTokens(Critic):
+    """Its critic learns nothing from most tokens."""
+
+    def of_group(self, group: Group) -> list[Credit]:
+        return [
+            Credit([t.reward] * t.sampled, [t.reward, *[float("nan")] * (t.sampled - 1)][: t.sampled])
+            for t in group.trajectories
+        ]
+
+
 class StopsGradients(Baseline):
     """Right, but not what finite differences say."""
 
@@ -96,6 +106,61 @@ class ComparesWithTheFirst(Baseline):
         ]
 
 
+class ComparesWithBothEnds(Baseline):
+    """Notices no group that is turned round."""
+
+    def of_group(self, group: Group) -> list[Credit]:
+        baseline = (group.rewards[0] + group.rewards[-1]) / 2
+        return [
+            Credit([trajectory.reward - baseline] * trajectory.sampled) for trajectory in group.trajectories
+        ]
+
+
+class ComparesWithTheGroupBefore(Baseline):
+    def credit(self, batch: Batch) -> list[list[Credit]]:
+        before = [fmean(batch.groups[index - 1].rewards) for index in range(len(batch.groups))]
+        return [
+            [Credit([trajectory.reward - mean] * trajectory.sampled) for trajectory in group.trajectories]
+            for group, mean in zip(batch.groups, before, strict=True)
+        ]
+
+
+class ForgetsSegments(Baseline):
+    def of_group(self, group: Group) -> list[Credit]:
+        return [
+            Credit([trajectory.reward] * sum(segment.sampled for segment in trajectory.segments[:1]))
+            for trajectory in group.trajectories
+        ]
+
+
+class ExpectsASpanATurn(Baseline):
+    def of_group(self, group: Group) -> list[Credit]:
+        return [
+            Credit(
+                [
+                    trajectory.reward
+                    for span, _ in zip(trajectory.spans, trajectory.turns, strict=False)
+                    for _ in span.logprobs
+                ]
+            )
+            for trajectory in group.trajectories
+        ]
+
+
+class ExpectsAnActionATurn(Baseline):
+    def of_group(self, group: Group) -> list[Credit]:
+        return [
+            Credit(
+                [
+                    trajectory.reward * len(trajectory.turns[span.turn].action.text)
+                    for span in trajectory.spans
+                    for _ in span.logprobs
+                ]
+            )
+            for trajectory in group.trajectories
+        ]
+
+
 class RunningMean(Baseline):
     seen: list[float] = []
 
@@ -105,6 +170,25 @@ class RunningMean(Baseline):
             Credit([trajectory.reward - fmean(self.seen)] * trajectory.sampled)
             for trajectory in group.trajectories
         ]
+
+
+class OwnRunningMean(RunningMean):
+    """Knows what the same instance has seen."""
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.seen = []
+
+
+class FollowsItsRatio(Baseline):
+    """Scales its loss by what the micro-batches before were like."""
+
+    scale = 1.0
+
+    def loss(self, tokens: Tokens) -> "Tensor":
+        loss = self.scale * super().loss(tokens)
+        self.scale *= float((tokens.logprobs.detach() - tokens.old_logprobs).exp().mean())
+        return loss
 
 
 class Whitens(Baseline):
@@ -171,6 +255,22 @@ class HasAWildGradient(Baseline):
         return (tokens.logprobs * 0).abs().sqrt()
 
 
+class ComputesInHalf(Baseline):
+    def loss(self, tokens: Tokens) -> "Tensor":
+        ratio = (tokens.logprobs - tokens.old_logprobs).half().exp().to(tokens.logprobs.dtype)
+        return -tokens.advantages * ratio
+
+
+class MultipliesRatios(Baseline):
+    """Takes the ratio of a whole trajectory, up to where it is clipped; 0 times infinity is no gradient."""
+
+    def loss(self, tokens: Tokens) -> "Tensor":
+        gap = tokens.logprobs - tokens.old_logprobs
+        ratio = gap.new_zeros(tokens.trajectories).index_add(0, tokens.trajectory, gap).exp()
+        ratio = ratio.where(ratio < 10, ratio.new_tensor(10.0))
+        return -tokens.advantages * ratio[tokens.trajectory]
+
+
 class NormalisesInTheLoss(Baseline):
     def loss(self, tokens: Tokens) -> "Tensor":
         centred = tokens.advantages - tokens.advantages.mean()
@@ -183,7 +283,7 @@ class ScalesInPlace(Baseline):
         return super().loss(tokens)
 
 
-@pytest.mark.parametrize("algorithm", [Baseline, Critic])
+@pytest.mark.parametrize("algorithm", [Baseline, Critic, CriticOfFirstTokens])
 def test_a_good_algorithm_passes(algorithm: type[Algorithm]) -> None:
     check_algorithm(algorithm)
 
@@ -202,8 +302,20 @@ def test_a_loss_that_stops_gradients_on_purpose_passes_if_it_says_so() -> None:
         (GivesNothing, "raises nothing: reading the credit", "list of lists of agentrl.Credit"),
         (DividesByZero, "raises nothing: credit of .* raised ZeroDivisionError", "handle every batch"),
         (IsNotANumber, "gives finite credit: .*nan", "guard divisions"),
-        (ComparesWithTheFirst, "is fair", "its whole group"),
+        (ForgetsSegments, "credits every sampled token: .* numbers for", "over all sampled tokens"),
+        (ExpectsASpanATurn, "credits every sampled token: .* numbers for", "over all sampled tokens"),
+        (
+            ExpectsAnActionATurn,
+            "raises nothing: credit of a group in which a trajectory has tokens of a turn without an action "
+            "raised IndexError",
+            "handle every batch",
+        ),
+        (ComparesWithTheFirst, "is fair: .* the trajectories of each group came in", "its whole group"),
+        (ComparesWithBothEnds, "is fair: .* the trajectories of each group came in", "its whole group"),
+        (ComparesWithTheGroupBefore, "is fair: .* when the groups came in another order", "or batch"),
         (RunningMean, "is deterministic", "derive randomness"),
+        (OwnRunningMean, "keeps no state: a batch got different credit", "nothing of it in the instance"),
+        (FollowsItsRatio, "keeps no state: a token got a different loss", "nothing of them in the instance"),
         (Whitens, "leaves batches alone", "copy what you change"),
         (ReadsValuesUndeclared, "raises nothing: credit of .* raised TypeError", "name all that you read"),
         (ReturnsWithoutACritic, "gives returns to critics: returns without the need 'values'", "exactly if"),
@@ -216,7 +328,13 @@ def test_a_loss_that_stops_gradients_on_purpose_passes_if_it_says_so() -> None:
         ),
         (TakesTheLogarithmOfZero, "has finite losses", "guard logarithms"),
         (LearnsNothing, "can be learnt from: the loss does not depend", "without detaching"),
-        (HasAWildGradient, "can be learnt from: the gradient of the loss is .*nan", "divide by no zero"),
+        (HasAWildGradient, "can be learnt from: the gradient of the loss of 8 tokens is .*nan", "by no zero"),
+        (ComputesInHalf, r"has finite losses: the loss of tokens that became e\^20 .*inf", "exponentials"),
+        (
+            MultipliesRatios,
+            r"can be learnt from: the gradient of the loss of tokens that became e\^20 .*nan",
+            "clamp what is exponentiated",
+        ),
         (LearnsTheOpposite, "learns which arm pays: .* with probability 0.0", "look for a sign"),
         (HasItsSignTurnedRound, "learns which arm pays: .* with probability 0.0", "look for a sign"),
         (NormalisesInTheLoss, "weighs each trajectory alone", "normalise in credit"),

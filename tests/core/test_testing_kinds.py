@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,15 @@ from agentrl import (
 )
 from agentrl.testing import RulesBroken, check_agent, check_curriculum, check_reward, make_trajectory
 from agentrl.types import Span
+
+
+def assert_told(error: RulesBroken, fault: str, remedy: str) -> None:
+    """Hold the report to a broken rule that says both."""
+    remedies = [
+        broken.remedy for broken in error.broken if re.search(fault, f"{broken.rule}: {broken.found}", re.S)
+    ]
+    assert any(re.search(remedy, each) for each in remedies), str(error)
+
 
 # Rewards
 
@@ -116,6 +126,15 @@ class Rolls(Brevity):
         return random.random()
 
 
+class KeepsWhatItScores(Brevity):
+    """Scores another trajectory than it was given, if that one came while it waited."""
+
+    async def score(self, trajectory: Trajectory) -> float:
+        self.trajectory = trajectory
+        await asyncio.sleep(0)
+        return await super().score(self.trajectory)
+
+
 class Scribbles(Brevity):
     async def score(self, trajectory: Trajectory) -> float:
         trajectory.rewards["brevity"] = 1.0
@@ -170,6 +189,11 @@ def test_a_reward_for_one_env_is_shown_what_it_pays_for() -> None:
         (IsNone, "scores with finite numbers: .* gave None", "finite number"),
         (Counts, "scores alike", "no counters"),
         (Rolls, "scores alike", "random numbers"),
+        (
+            KeepsWhatItScores,
+            "scores alike: a trajectory, a success, got 0.3333.* alone, and 0.0 while others were scored",
+            "keep nothing of a trajectory in the instance",
+        ),
         (Scribbles, "leaves trajectories alone", "weight 0"),
         (PaysForIdleness, "pays nothing for nothing: one cut off before its first turn scored 1", "shaping"),
         (PaysNobody, "pays for success: a success scored 0, and one in which nothing .* 0", "never holds"),
@@ -183,8 +207,9 @@ def test_a_reward_for_one_env_is_shown_what_it_pays_for() -> None:
     ],
 )
 def test_a_bad_reward_is_told_what_is_wrong(reward: type[Reward], rule: str, remedy: str) -> None:
-    with pytest.raises(RulesBroken, match=f"{rule}.*; .*{remedy}"):
+    with pytest.raises(RulesBroken) as caught:
         check_reward(reward, seconds=0.05 if reward is Dawdles else 30)
+    assert_told(caught.value, rule, remedy)
 
 
 def test_the_users_own_trajectories_are_scored_too() -> None:
@@ -327,8 +352,9 @@ def test_a_good_agent_passes(agent: type[Agent]) -> None:
     ],
 )
 def test_a_bad_agent_is_told_what_is_wrong(agent: type[Agent], rule: str, remedy: str) -> None:
-    with pytest.raises(RulesBroken, match=f"(?s){rule}.*; .*{remedy}"):
+    with pytest.raises(RulesBroken) as caught:
         check_agent(agent)
+    assert_told(caught.value, rule, remedy)
 
 
 # Curricula
@@ -426,5 +452,6 @@ def test_a_good_curriculum_passes(curriculum: type[Curriculum]) -> None:
     ],
 )
 def test_a_bad_curriculum_is_told_what_is_wrong(curriculum: type[Curriculum], rule: str, remedy: str) -> None:
-    with pytest.raises(RulesBroken, match=f"{rule}.*; .*{remedy}"):
+    with pytest.raises(RulesBroken) as caught:
         check_curriculum(curriculum)
+    assert_told(caught.value, rule, remedy)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agentrl.chat import ChatFormat
 from agentrl.conversation import Conversation
-from agentrl.errors import ContextFull, TokenBudgetSpent
+from agentrl.errors import AgentRLError, ContextFull, TokenBudgetSpent
 from agentrl.hosting.codec import Nonsense, check_action
 from agentrl.interfaces import Agent
 from agentrl.testing.engines import ScriptedEngine
@@ -144,6 +144,11 @@ class AgentUnderTest:
                 action = await in_time(agent.act(observation, conversation), self.seconds, what)
             except (ContextFull, TokenBudgetSpent):
                 return None
+            except AgentRLError as error:
+                # The conversation takes it for a failure of the engine.
+                if isinstance(error.__cause__, RuleBroken):
+                    raise error.__cause__ from None
+                raise
         try:
             return check_action(action, what)
         except Nonsense as error:

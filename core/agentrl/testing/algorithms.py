@@ -3,9 +3,10 @@
 import copy
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import permutations
+from typing import Any, TypeAlias
 
 from agentrl.interfaces import Algorithm
 from agentrl.testing.rules import Report, Rule, RuleBroken, judge_by, left_out, name_of, no_exception
@@ -14,6 +15,9 @@ from agentrl.types import Batch, Credit, Group, Trajectory
 
 TOLERANCE = 1e-9
 MIXED: tuple[tuple[float, ...], ...] = ((1.0, 0.0, 0.5, -2.0), (0.0, 0.0, 1.0), (0.25, 0.75))
+OTHERS: tuple[tuple[float, ...], ...] = ((0.0, 1.0, 1.0), (3.0, 0.0, 0.0, 2.0))
+# Of a trajectory: the index of its group, and its own in that.
+Place: TypeAlias = tuple[int, int]
 
 
 def check_algorithm(
@@ -58,9 +62,11 @@ class AlgorithmUnderTest:
         ):
             return self.make()
 
-    def credit(self, groups: list[Group], what: str) -> list[list[Credit]]:
-        """Return the credit of groups, held to shape and finiteness."""
-        algorithm = self.new()
+    def credit(
+        self, groups: list[Group], what: str, algorithm: Algorithm | None = None
+    ) -> list[list[Credit]]:
+        """Return the credit of groups by a fresh algorithm, or by this one, held to shape and finiteness."""
+        algorithm = self.new() if algorithm is None else algorithm
         with no_exception(
             f"credit of {what}", "handle every batch of groups, and name all that you read of it in `needs`"
         ):
@@ -128,23 +134,38 @@ def credits_every_token(subject: AlgorithmUnderTest) -> None:
     subject.credit(make_groups(MIXED), "three groups of different sizes")
     subject.credit(make_groups([[1.0], [0.0]]), "groups of one")
     subject.credit(make_groups([[1.0] * 4, [0.0] * 4]), "groups whose rewards are all equal")
-    groups = make_groups([[1.0, 0.0]])
-    groups[0].trajectories.append(make_trajectory((), None, False, stop="max_tokens", lengths=()))
-    subject.credit(groups, "a group in which a trajectory has no tokens")
+    for trajectory, what in (
+        (make_trajectory((), None, False, stop="max_tokens", lengths=()), "has no tokens"),
+        (make_trajectory(("go",), None, False, stop="max_tokens"), "has tokens of a turn without an action"),
+    ):
+        groups = make_groups([[1.0, 0.0]])
+        groups[0].trajectories.append(trajectory)
+        subject.credit(groups, f"a group in which a trajectory {what}")
 
 
 def is_fair(subject: AlgorithmUnderTest) -> None:
     """Credit does not depend on the order of groups, nor of the trajectories in a group."""
     groups = make_groups(MIXED)
     straight = subject.credit(groups, "three groups")
-    turned = [Group(group.task, group.trajectories[::-1]) for group in groups[::-1]]
-    back = [given[::-1] for given in subject.credit(turned, "three groups in another order")[::-1]]
-    if not _all_close(straight, back):
-        raise RuleBroken(
-            "is fair",
-            "a trajectory's credit changed when the batch came in another order",
-            "compare a trajectory with its whole group, never with those before it",
-        )
+    for what, order in _orders(groups):
+        turned = [Group(groups[row[0][0]].task, [groups[g].trajectories[m] for g, m in row]) for row in order]
+        given = subject.credit(turned, f"three groups, {what} in another order,")
+        if not _all_close([[straight[g][m] for g, m in row] for row in order], given):
+            raise RuleBroken(
+                "is fair",
+                f"a trajectory's credit changed when {what} came in another order",
+                "compare a trajectory with its whole group or batch, wherever it stands in it",
+            )
+
+
+def _orders(groups: list[Group]) -> Iterator[tuple[str, list[list[Place]]]]:
+    """Yield all orders: what they are of, and, by group, the place where each trajectory was before."""
+    places = [[(g, m) for m in range(len(group.trajectories))] for g, group in enumerate(groups)]
+    of_groups = [[list(row) for row in permutations(members)] for members in places]
+    for number in range(max(map(len, of_groups))):
+        yield "the trajectories of each group", [rows[number % len(rows)] for rows in of_groups]
+    for order in permutations(places):
+        yield "the groups", list(order)
 
 
 def is_deterministic(subject: AlgorithmUnderTest) -> None:
@@ -159,6 +180,20 @@ def is_deterministic(subject: AlgorithmUnderTest) -> None:
         raise RuleBroken("is deterministic", "the same batch got different credit", remedy)
 
 
+def keeps_no_state(subject: AlgorithmUnderTest) -> None:
+    """An algorithm that has seen another batch gives the same credit as before."""
+    algorithm = subject.new()
+    first = subject.credit(make_groups(MIXED), "three groups", algorithm)
+    subject.credit(make_groups(OTHERS), "two groups", algorithm)
+    again = subject.credit(make_groups(MIXED), "three groups, after two", algorithm)
+    if not _all_close(first, again):
+        raise RuleBroken(
+            "keeps no state",
+            "a batch got different credit after another batch",
+            "compute credit from the batch alone, and keep nothing of it in the instance",
+        )
+
+
 def _all_close(one: list[list[Credit]], other: list[list[Credit]]) -> bool:
     groups = zip(one, other, strict=True)
     return all(_close(*pair) for group in groups for pair in zip(*group, strict=True))
@@ -168,7 +203,9 @@ def _close(one: Credit, other: Credit) -> bool:
     pairs = [*zip(one.advantages, other.advantages, strict=True)]
     if one.returns is not None and other.returns is not None:
         pairs += zip(one.returns, other.returns, strict=True)
-    return all(math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for pair in pairs)
+    # Returns that are not to be learnt are NaN, which is close to nothing.
+    known = (pair for pair in pairs if not all(map(math.isnan, pair)))
+    return all(math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for pair in known)
 
 
-CREDIT_RULES = (credits_every_token, is_fair, is_deterministic)
+CREDIT_RULES = (credits_every_token, is_fair, is_deterministic, keeps_no_state)

@@ -45,8 +45,8 @@ def check_env(
         splits: the env's splits; no two may share a task.
         tasks: of each split that are played.
         seconds: that one operation of the env may take.
-        episodes: played one after the other to see whether memory, threads or open files grow; 200 tell.
-            None are played if it is 0.
+        episodes: played one after the other to see whether threads, open files or memory, by more than 500
+            bytes an episode, grow; 200 tell. None are played if it is 0.
         report: told of each rule, as soon as it was tried.
 
     Raises:

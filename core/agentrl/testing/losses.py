@@ -10,21 +10,30 @@ import torch
 from torch import Tensor
 
 from agentrl.interfaces import Algorithm, Tokens
-from agentrl.testing.algorithms import TOLERANCE, AlgorithmUnderTest
+from agentrl.testing.algorithms import OTHERS, TOLERANCE, AlgorithmUnderTest
 from agentrl.testing.rules import RuleBroken, no_exception
+from agentrl.testing.samples import make_groups
 
 # How many sampled tokens each trajectory of a micro-batch has.
 LENGTHS = (3, 1, 4)
+# How much likelier or less likely, in nats, a token can have become since another policy sampled it.
+FAR = 20.0
+# Of trajectories whose tokens all became likelier, or all less likely: float32 does not hold their product.
+FAR_LENGTHS = (8, 1, 8)
+FAR_LIKELIER = (True, True, False)
 
 
 def make_tokens(
-    algorithm: Algorithm, lengths: Sequence[int] = LENGTHS, dtype: torch.dtype = torch.float64
+    algorithm: Algorithm,
+    lengths: Sequence[int] = LENGTHS,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 3,
 ) -> Tokens:
     """Return a micro-batch of trajectories with these numbers of tokens, with what `algorithm` needs.
 
     The ratios of old and new probabilities lie within 5%: inside of every sensible clip.
     """
-    random = Random(3)
+    random = Random(seed)
 
     def draw(around: Sequence[float] | None, spread: float) -> Tensor:
         centre = around or [-1.5] * sum(lengths)
@@ -56,19 +65,52 @@ def has_a_loss_per_token(subject: AlgorithmUnderTest) -> None:
         tokens = make_tokens(subject.new(), dtype=dtype)
         before = {field.name: _snapshot(getattr(tokens, field.name)) for field in fields(tokens)}
         loss = loss_of(subject, tokens, f"{len(tokens.logprobs)} tokens")
-        if not loss.requires_grad:
-            found = "the loss does not depend on the log-probabilities"
-            raise RuleBroken("can be learnt from", found, "compute it from tokens.logprobs without detaching")
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-        gradient = tokens.logprobs.grad
-        if gradient is None or not bool(torch.isfinite(gradient).all()):
-            found = f"the gradient of the loss is {None if gradient is None else gradient.tolist()}"
-            remedy = "clamp what is exponentiated, and divide by no zero"
-            raise RuleBroken("can be learnt from", found, remedy)
+        _check_gradient(loss, tokens, f"{len(tokens.logprobs)} tokens")
         for name, value in before.items():
             if name != "logged" and value is not None and not _equal(value, getattr(tokens, name)):
                 found = f"loss changed tokens.{name}"
                 raise RuleBroken("leaves tokens alone", found, "use no in-place operation")
+
+
+def bears_tokens_that_are_far_off(subject: AlgorithmUnderTest) -> None:
+    """Loss and gradient are finite, in float32, where tokens became e^20 times likelier or less likely."""
+    tokens = make_tokens(subject.new(), FAR_LENGTHS, torch.float32)
+    likelier_N = torch.tensor(FAR_LIKELIER)[tokens.trajectory]
+    for name in ("old_logprobs", "rollout_logprobs", "reference_logprobs"):
+        if (others_N := getattr(tokens, name)) is not None:
+            setattr(tokens, name, others_N.where(~likelier_N, others_N - FAR))
+    logprobs_N = tokens.logprobs.detach()
+    tokens.logprobs = logprobs_N.where(likelier_N, logprobs_N - FAR).requires_grad_()
+    what = f"tokens that became e^{FAR:g} times likelier, or less likely,"
+    _check_gradient(loss_of(subject, tokens, what), tokens, what)
+
+
+def _check_gradient(loss: Tensor, tokens: Tokens, what: str) -> None:
+    """Hold the loss to a finite gradient."""
+    if not loss.requires_grad:
+        found = "the loss does not depend on the log-probabilities"
+        raise RuleBroken("can be learnt from", found, "compute it from tokens.logprobs without detaching")
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    gradient = tokens.logprobs.grad
+    if gradient is None or not bool(torch.isfinite(gradient).all()):
+        shown = None if gradient is None else gradient.tolist()
+        found = f"the gradient of the loss of {what} is {shown}"
+        raise RuleBroken("can be learnt from", found, "clamp what is exponentiated, and divide by no zero")
+
+
+def keeps_no_state_of_tokens(subject: AlgorithmUnderTest) -> None:
+    """An algorithm that has seen another batch computes the same loss as before."""
+    algorithm = subject.new()
+    first = loss_of(subject, make_tokens(algorithm), "three trajectories", algorithm).detach()
+    subject.credit(make_groups(OTHERS), "two groups", algorithm)
+    loss_of(subject, make_tokens(algorithm, seed=4), "three others", algorithm)
+    again = loss_of(subject, make_tokens(algorithm), "three trajectories, once more,", algorithm).detach()
+    if not torch.allclose(first, again, rtol=TOLERANCE, atol=TOLERANCE):
+        raise RuleBroken(
+            "keeps no state",
+            "a token got a different loss after another batch",
+            "compute the loss from `tokens` alone, and keep nothing of them in the instance",
+        )
 
 
 def has_a_loss_for_each_trajectory_alone(subject: AlgorithmUnderTest) -> None:
@@ -129,10 +171,13 @@ def _shape(value: Any) -> str:
     return f"a tensor {tuple(value.shape)}" if hasattr(value, "shape") else f"a {type(value).__name__}"
 
 
-def loss_of(subject: AlgorithmUnderTest, tokens: Tokens, what: str) -> Tensor:
-    """Return the loss of tokens, held to shape and finiteness."""
+def loss_of(
+    subject: AlgorithmUnderTest, tokens: Tokens, what: str, algorithm: Algorithm | None = None
+) -> Tensor:
+    """Return the loss of tokens by a fresh algorithm, or by this one, held to shape and finiteness."""
+    algorithm = subject.new() if algorithm is None else algorithm
     with no_exception(f"loss of {what}", "handle every micro-batch, and name all that you read in `needs`"):
-        loss = subject.new().loss(tokens)
+        loss = algorithm.loss(tokens)
     count = len(tokens.logprobs)
     if not isinstance(loss, torch.Tensor) or loss.shape != (count,):
         found = f"the loss of {count} tokens is {_shape(loss)}"
@@ -143,4 +188,9 @@ def loss_of(subject: AlgorithmUnderTest, tokens: Tokens, what: str) -> Tensor:
     return loss
 
 
-RULES = (has_a_loss_per_token, has_a_loss_for_each_trajectory_alone)
+RULES = (
+    has_a_loss_per_token,
+    bears_tokens_that_are_far_off,
+    has_a_loss_for_each_trajectory_alone,
+    keeps_no_state_of_tokens,
+)

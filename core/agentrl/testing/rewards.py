@@ -58,7 +58,7 @@ def scores_everything(subject: RewardUnderTest) -> None:
 
 
 def scores_alike(subject: RewardUnderTest) -> None:
-    """The same trajectory gets the same score, whatever was scored before, in whichever instance."""
+    """The same trajectory gets the same score, whatever was scored before or beside it, in every instance."""
     reward = subject.new()
     first = subject.scores(reward, subject.trajectories)
     again = subject.scores(reward, subject.trajectories[::-1])[::-1]
@@ -69,6 +69,14 @@ def scores_alike(subject: RewardUnderTest) -> None:
                 "scores alike",
                 f"a trajectory, {kind}, got {', '.join(map(str, scores))}",
                 "let the score depend on the trajectory only: no counters, clocks or random numbers",
+            )
+    together = subject.scores_together(subject.new(), subject.trajectories)
+    for (kind, _), alone, beside in zip(subject.trajectories, first, together, strict=True):
+        if alone != beside:
+            raise RuleBroken(
+                "scores alike",
+                f"a trajectory, {kind}, got {alone} alone, and {beside} while others were scored beside it",
+                "keep nothing of a trajectory in the instance: many are scored side by side",
             )
 
 

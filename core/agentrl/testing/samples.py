@@ -1,6 +1,7 @@
 """Trajectories and tokens to hold rewards, algorithms and curricula to their rules with."""
 
 from collections.abc import Sequence
+from itertools import count
 from random import Random
 
 from agentrl.types import Action, Group, Observation, Outcome, Segment, Span, Stop, Task, Trajectory, Turn
@@ -69,10 +70,13 @@ def make_walk(path: str, reward: float = 0.0, keys: bool = True, task: str = "t"
     return Trajectory(Task(task), turns=turns, final=see(states[-1]), segments=segments, reward=reward)
 
 
-def make_segment(lengths: Sequence[int], random: Random) -> Segment:
-    """Return a segment with one sampled span a turn, each after two given tokens."""
+def make_segment(lengths: Sequence[int], random: Random, turns: Sequence[int] | None = None) -> Segment:
+    """Return a segment with sampled spans of these lengths, each after two given tokens.
+
+    `turns` says of which turn each span is; None means one span a turn.
+    """
     segment = Segment()
-    for turn, length in enumerate(lengths):
+    for turn, length in zip(turns or range(len(lengths)), lengths, strict=True):
         segment.token_ids += [random.randrange(256) for _ in range(2)]
         logprobs = [-2 * random.random() for _ in range(length)]
         segment.spans.append(Span(len(segment.token_ids), logprobs, turn))
@@ -81,22 +85,33 @@ def make_segment(lengths: Sequence[int], random: Random) -> Segment:
 
 
 def make_groups(rewards: Sequence[Sequence[float]]) -> list[Group]:
-    """Return groups of trajectories with these rewards, of one to three turns and different lengths."""
-    random = Random(7)
+    """Return groups of trajectories with these rewards, of one to three turns and different lengths.
+
+    One after the other, their agents add to one segment, ask twice a turn, and restart.
+    """
+    random, numbers = Random(7), count()
     return [
         Group(
             Task(f"task {index}"),
-            [_with_turns(random.randint(1, 3), reward, random) for reward in group],
+            [_with_turns(random.randint(1, 3), reward, next(numbers), random) for reward in group],
         )
         for index, group in enumerate(rewards)
     ]
 
 
-def _with_turns(turns: int, reward: float, random: Random) -> Trajectory:
-    return make_trajectory(
+def _with_turns(turns: int, reward: float, number: int, random: Random) -> Trajectory:
+    trajectory = make_trajectory(
         actions=[f"go {random.choice(['north', 'south', 'east', 'west'])}" for _ in range(turns)],
         success=reward > 0,
-        lengths=[random.randint(1, 4) for _ in range(turns)],
+        lengths=(),
         reward=reward,
         seed=random.randrange(1 << 30),
     )
+    every = list(range(turns))
+    # Of which turn each span of each segment is.
+    agents: tuple[list[list[int]], ...] = ([every], [sorted(every * 2)], [[0], every])
+    trajectory.segments = [
+        make_segment([random.randint(1, 4) for _ in segment], random, segment)
+        for segment in agents[number % len(agents)]
+    ]
+    return trajectory
