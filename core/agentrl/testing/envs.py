@@ -15,6 +15,7 @@ from agentrl.testing.env_tasks import (
 from agentrl.testing.env_traces import leaves_nothing_behind, lets_itself_be_cancelled
 from agentrl.testing.rules import (
     Report,
+    Rule,
     RuleBroken,
     RuleSkipped,
     in_time,
@@ -35,6 +36,7 @@ def check_env(
     seconds: float = 30.0,
     episodes: int = 0,
     report: Report | None = None,
+    rules: Sequence[Rule[EnvUnderTest]] | None = None,
 ) -> None:
     """Hold an env to the rules of its kind.
 
@@ -48,13 +50,14 @@ def check_env(
         episodes: played one after the other to see whether threads, open files or memory, by more than 500
             bytes an episode, grow; 200 tell. None are played if it is 0.
         report: told of each rule, as soon as it was tried.
+        rules: to try; None is all there are.
 
     Raises:
         RulesBroken: with all rules that it breaks.
     """
     __tracebackhide__ = True
     subject = EnvUnderTest(make, splits, tasks, seconds, episodes)
-    judge_by(RULES, subject, name_of(make), report, subject.close)
+    judge_by(RULES if rules is None else rules, subject, name_of(make), report, subject.close)
 
 
 async def repeats_itself(subject: EnvUnderTest) -> None:
