@@ -8,7 +8,8 @@ Random weights and tokens: a group with one prompt, 6 turns of 32 sampled tokens
 An update is gradients of GRPO's loss and a step of AdamW; bfloat16 products on a GPU, weights in float32.
 `padded` is transformers' own model on whole sequences, with logits where a token was sampled. MFU counts what
 each way has to compute, without what is computed a second time: 6 for each weight and token, 12 for each
-layer, query width and pair of tokens that see each other, as a part of `--peak`.
+layer, query width and pair of tokens that see each other, as a part of `--peak`. In the trie's last layer
+only keys and values are counted of all tokens, the rest of those that a sampled one comes after.
 """
 
 import argparse
@@ -48,19 +49,31 @@ SIZES = {"0.5B": qwen(896, 4864, 24, 14), "1.5B": qwen(1536, 8960, 28, 12), "3B"
 
 @dataclass(frozen=True)
 class Load:
-    """What an update has to compute: tokens, logits of tokens, and pairs of tokens that see each other."""
+    """What an update has to compute.
+
+    Attributes:
+        tokens: in each layer.
+        pairs: of a token and one that it sees, in each layer but the last.
+        last: tokens whose output the last layer is for.
+        last_pairs: of one of these and a token that it sees.
+        logits: of how many tokens.
+    """
 
     tokens: int
-    rows: int
     pairs: int
+    last: int
+    last_pairs: int
+    logits: int
 
     def flops(self, config: Qwen2Config) -> float:
         """Return the operations of the forward and the backward pass."""
-        width, heads = config.hidden_size, config.num_attention_heads
-        keys = width // heads * config.num_key_value_heads
-        layer = 2 * width * (width + keys) + 3 * width * config.intermediate_size
-        dense = 6 * (self.tokens * config.num_hidden_layers * layer + self.rows * config.vocab_size * width)
-        return dense + 12 * config.num_hidden_layers * width * self.pairs
+        width, layers = config.hidden_size, config.num_hidden_layers
+        keys = width // config.num_attention_heads * config.num_key_value_heads
+        # Queries, outputs and MLP; keys and values are computed of all tokens in the last layer, too.
+        weights = 2 * width * width + 3 * width * config.intermediate_size
+        dense = (self.tokens * (layers - 1) + self.last) * weights + self.tokens * layers * 2 * width * keys
+        pairs = self.pairs * (layers - 1) + self.last_pairs
+        return 6 * (dense + self.logits * config.vocab_size * width) + 12 * width * pairs
 
 
 def play(prompt: int, members: int, vocabulary: int) -> Group:
@@ -79,12 +92,14 @@ def play(prompt: int, members: int, vocabulary: int) -> Group:
 def loads(group: Group) -> tuple[Load, Load]:
     """Return what there is to compute over the trie, and over whole sequences."""
     micro = micro_batch.pack(micro_batch.encode([group]))
-    nodes = [(node.stop - node.start, node.subtree_stop - node.stop) for node in micro.trie.nodes]
-    pairs = sum(own * (own + 1) // 2 + own * below for own, below in nodes)
+    seen_T = micro.trie.positions_T + 1
+    reads = micro.slots_R.unique()
+    pairs, last_pairs = int(seen_T.sum()), int(seen_T[reads].sum())
+    trie = Load(len(micro.trie), pairs, len(reads), last_pairs, len(micro.slots_R))
     lengths = [len(slots) for slots in micro.trie.slots]
-    alone = sum(length * (length + 1) // 2 for length in lengths)
+    tokens, pairs = sum(lengths), sum(length * (length + 1) // 2 for length in lengths)
     sampled = sum(trajectory.sampled for trajectory in group.trajectories)
-    return Load(len(micro.trie), len(micro.slots_R), pairs), Load(sum(lengths), sampled, alone)
+    return trie, Load(tokens, pairs, tokens, pairs, sampled)
 
 
 def over_trie(folder: Path, group: Group, options: argparse.Namespace, kernels: str) -> Iterator[None]:

@@ -38,14 +38,20 @@ def writing(path: Path, what: str) -> Iterator[None]:
 
 
 def remedy(error: Exception) -> str:
-    """Return " (what to do)" about a failed write, or "" if there is nothing to say.
+    """Return " (what to do)" about a failed write, or "" if there is nothing to say."""
+    known = _REMEDIES.get(error_number(error) or 0)
+    return f" ({known})" if known else ""
+
+
+def error_number(error: Exception) -> int | None:
+    """Return the operating system's number of an error, or None if it is not the operating system's.
 
     Libraries that are written in Rust raise errors of their own, whose text ends in "(os error NUMBER)".
     """
+    if isinstance(error, OSError):
+        return error.errno
     told = re.search(r"os error (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
-    known = _REMEDIES.get(number or 0)
-    return f" ({known})" if known else ""
+    return int(told[1]) if told else None
 
 
 def write_bytes(path: Path, content: bytes, what: str) -> None:

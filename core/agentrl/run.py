@@ -133,7 +133,7 @@ class _Run:
             self.directory.write_manifest(config, parts.env, panel.tasks, model)
             if config.warmup:
                 model = await self._warmed_up(parts, model, panel)
-            # Before they are split over ranks, models need more room than ever after.
+            # A trainer may need more room while it starts than ever after, for whole models, say.
             await parts.engine.sleep()
             trainer.start(model, needs, config.steps, parts.resources)
             try:

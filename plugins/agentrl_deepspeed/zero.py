@@ -32,9 +32,9 @@ class Zero(Sharding):
         self._zero = zero
         self._more = more
 
-    def begin(self, world: World, device: str) -> None:
+    def begin(self, world: World, device: str, kept: torch.dtype) -> None:
         """Let DeepSpeed join the process group there is."""
-        super().begin(world, device)
+        super().begin(world, device, kept)
         there = torch.device(device)
         # DeepSpeed asks the environment who it is.
         os.environ |= {"RANK": f"{world.rank}", "WORLD_SIZE": f"{world.size}"}

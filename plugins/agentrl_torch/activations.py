@@ -25,7 +25,7 @@ _WIDE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Computation:
     """How an update computes.
 
     Attributes:
@@ -45,32 +45,32 @@ class Way:
     recompute: bool
 
 
-def of_micro_batch(sizes: Sizes, way: Way, tokens: int, longest: int) -> int:
+def of_micro_batch(sizes: Sizes, how: Computation, tokens: int, longest: int) -> int:
     """Return the bytes of activations of `tokens` unique tokens, in episodes of up to `longest`."""
-    layer = tokens * _layer(sizes, way, longest)
-    passing = tokens * (3 * way.product * sizes.inner + 4 * way.stream * sizes.width)
-    ends = 4 * tokens * way.stream * sizes.width
-    top = _logits(sizes, way, tokens)
-    if way.recompute:
-        return sizes.layers * tokens * way.stream * sizes.width + ends + max(top, layer + passing)
+    layer = tokens * _layer(sizes, how, longest)
+    passing = tokens * (3 * how.product * sizes.inner + 4 * how.stream * sizes.width)
+    ends = 4 * tokens * how.stream * sizes.width
+    top = _logits(sizes, how, tokens)
+    if how.recompute:
+        return sizes.layers * tokens * how.stream * sizes.width + ends + max(top, layer + passing)
     return sizes.layers * layer + ends + max(top, passing)
 
 
-def _layer(sizes: Sizes, way: Way, longest: int) -> int:
+def _layer(sizes: Sizes, how: Computation, longest: int) -> int:
     """Return the bytes a token that a layer keeps."""
-    narrow = way.product < _WIDE
+    narrow = how.product < _WIDE
     width, query, keys = sizes.width, sizes.query, sizes.keys
-    inputs = (5 if narrow else 2) * way.product * width
-    norms = 2 * way.stream * width if way.fused else 2 * max(_WIDE, way.stream) * width
-    if not way.fused and not (way.adapter and narrow):
+    inputs = (5 if narrow else 2) * how.product * width
+    norms = 2 * how.stream * width if how.fused else 2 * max(_WIDE, how.stream) * width
+    if not how.fused and not (how.adapter and narrow):
         norms *= 2
-    attention = way.product * (2 * query + 2 * keys if way.maskless else 5 * query + longest)
-    again = way.product * query if way.adapter and narrow else 0
-    return inputs + norms + attention + again + _WIDE * sizes.heads + 4 * way.product * sizes.inner
+    attention = how.product * (2 * query + 2 * keys if how.maskless else 5 * query + longest)
+    again = how.product * query if how.adapter and narrow else 0
+    return inputs + norms + attention + again + _WIDE * sizes.heads + 4 * how.product * sizes.inner
 
 
-def _logits(sizes: Sizes, way: Way, tokens: int) -> int:
+def _logits(sizes: Sizes, how: Computation, tokens: int) -> int:
     """Return the bytes of a piece of logits with what is computed from them, and of the head's gradient."""
     piece = min(tokens * sizes.vocabulary, max(LOGITS, sizes.vocabulary))
-    gradient = 0 if way.adapter else max(_WIDE, way.product) * sizes.vocabulary * sizes.width
-    return piece * (way.product + 3 * max(_WIDE, way.product)) + gradient
+    gradient = 0 if how.adapter else max(_WIDE, how.product) * sizes.vocabulary * sizes.width
+    return piece * (how.product + 3 * max(_WIDE, how.product)) + gradient

@@ -1,6 +1,7 @@
 """Makes a model of transformers ready for token tries, and makes sure that it computes the same there.
 
-Shapes: B batch, always 1, T slots, R slots that are read, D model width, V vocabulary.
+Shapes: N sequences, L tokens of each, B batch, always 1, T slots, R slots that are read, D model width, V
+vocabulary.
 """
 
 from types import MethodType
@@ -12,33 +13,51 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agentrl.errors import UsageError
-from agentrl_torch import attention, forward
-from agentrl_torch.blocks import lay_out
-from agentrl_torch.trie import build
+from agentrl_torch import attention, flex, forward
+from agentrl_torch.layout import lay_out
+from agentrl_torch.trie import Ids, build
 
 
 @torch.no_grad()
-def use_trie(model: PreTrainedModel, way: str = attention.FLASH) -> None:
+def use_trie(model: PreTrainedModel, way: str = attention.FLASH, dtype: torch.dtype | None = None) -> None:
     """Switch `model` to attention over the trie, in one of the ways of `attention`.
+
+    `dtype` is what the matrix products will be computed in; None is the type of the weights.
 
     Raises:
         UsageError: it computes something else there than on single sequences: its layers see more, or less,
             of a sequence than attention shows them.
     """
     _check_layers(model)
+    dtype = dtype or model.dtype
+    ids_NL = _probe(model, way)
+    with forward.autocast(model.device, dtype):
+        expected_NLV = model(torch.from_numpy(ids_NL).long().to(model.device)).logits
+        model.set_attn_implementation(way)
+        _compute_last_layer_where_read(model)
+        _check_logits(model, ids_NL, expected_NLV, _tolerance(dtype))
+
+
+def _probe(model: PreTrainedModel, way: str) -> Ids:
+    """Return sequences with a beginning in common, (N, L), and so many that `way` is taken with them."""
+    shared, own, count = 4, 4, 2
+    if way == attention.FLEX:
+        shared, own, count = 32, 32, 2 + flex.FEWEST // 32
     vocabulary = model.config.get_text_config().vocab_size
-    ids = (np.arange(12) * 7919 % vocabulary).astype(np.int32)
-    pair = [ids[:8], np.concatenate([ids[:4], ids[8:]])]
-    expected = [model(torch.from_numpy(s).long()[None].to(model.device)).logits[0] for s in pair]
-    model.set_attn_implementation(way)
-    _compute_last_layer_where_read(model)
-    trie = build(pair)
-    reads = np.unique(np.concatenate(trie.slots))[2:]
-    hidden_TD = forward.decode(model, trie, lay_out(trie, reads))
-    logits_TV = forward.project(model, hidden_TD)
-    for logits_RV, slots in zip(expected, trie.slots, strict=True):
-        gap = float((logits_TV[torch.from_numpy(slots)] - logits_RV)[2:].abs().max())
-        if not gap <= _tolerance(model.dtype) * max(1.0, float(logits_RV.abs().max())):
+    ids_NL = np.random.default_rng(0).integers(0, vocabulary, (count, shared + own), np.int32)
+    ids_NL[:, :shared] = ids_NL[0, :shared]
+    return ids_NL
+
+
+def _check_logits(model: PreTrainedModel, ids_NL: Ids, expected_NLV: Tensor, tolerance: float) -> None:
+    """Raise UsageError unless the logits over the trie are the expected ones."""
+    trie = build(list(ids_NL))
+    unread = 2  # of each sequence, so that it shows what the last layer makes of them
+    reads = np.unique(np.concatenate([slots[unread:] for slots in trie.slots]))
+    logits_TV = forward.project(model, forward.decode(model, trie, lay_out(trie, reads)))
+    for logits_LV, slots in zip(expected_NLV, trie.slots, strict=True):
+        gap = float((logits_TV[torch.from_numpy(slots)] - logits_LV)[unread:].abs().max())
+        if not gap <= tolerance * max(1.0, float(logits_LV.abs().max())):
             raise UsageError(
                 f"{type(model).__name__} computes something else on shared prefixes (its logits differ by "
                 f"{gap:.2g}); it cannot be trained here; choose a decoder with full causal attention"

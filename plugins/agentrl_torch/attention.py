@@ -18,12 +18,13 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from agentrl.errors import UsageError
-from agentrl_torch import flash, flex
-from agentrl_torch.blocks import Layout
+from agentrl_torch import blocks, flash, flex
+from agentrl_torch.layout import Layout
 from agentrl_torch.trie import Node
 
-FLASH = "agentrl_trie"
-FLEX = "agentrl_trie_blocks"
+# The first is not called flash: transformers would import another library for any name with that in it.
+FLASH = "agentrl_trie_blocks"
+FLEX = "agentrl_trie_flex"
 PLAIN = "agentrl_trie_plain"
 
 # What a layer may ask for that attention over a trie cannot give.
@@ -58,15 +59,15 @@ def trie_attention(
 
 
 def _by_flash(query: Tensor, key: Tensor, value: Tensor, trie: Layout, scale: float, last: bool) -> Tensor:
-    if not last or trie.reads is None or trie.last is None:
-        return flash.flash_attention(query, key, value, trie.every, scale)
-    cover = trie.last
+    covers = trie.once(blocks.cover)
+    if not last or trie.reads is None or covers.last is None:
+        return flash.flash_attention(query, key, value, covers.every, scale)
+    cover = covers.last
     return _where_read(query, trie.reads, lambda read: flash.flash_attention(read, key, value, cover, scale))
 
 
 def _by_flex(query: Tensor, key: Tensor, value: Tensor, trie: Layout, scale: float, last: bool) -> Tensor:
-    # One micro-batch is computed in one place, layer after layer.
-    masks = trie.masks = trie.masks or flex.make_masks(trie.nodes, trie.reads, query.device)
+    masks = trie.once(flex.make_masks, query.device)
     if not last or masks.reads is None or masks.last is None:
         return flex.attend(query, key, value, masks.every, scale)
     mask = masks.last

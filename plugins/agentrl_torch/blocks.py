@@ -1,10 +1,8 @@
-"""Which rectangles of the attention matrix cover a trie, so that no mask is needed and little is wasted.
+"""Which rectangles of the attention matrix cover a trie for `flash`: no mask is needed, and little is wasted.
 
 Each query is in exactly one causal block, which lies on the diagonal; everything else it sees are full
 rectangles. PyTorch's CPU kernel computes a causal block as if it were full, so long diagonals are halved
 until half a block is worth less than the call that would save it.
-
-In the last layer only the slots whose logits are read need queries (`reads`): their outputs alone go on.
 """
 
 from collections.abc import Sequence
@@ -12,10 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
-from agentrl_torch.flex import Masks
-from agentrl_torch.trie import IntArray, Node, Trie
+from agentrl_torch.layout import Layout
+from agentrl_torch.trie import IntArray, Node
 
 # The longest diagonal that is computed at once, measured on one thread with heads of 32. Backward costs
 # more a score, and adds gradients where forward merges outputs: there shorter ones pay.
@@ -40,32 +37,27 @@ class Cover:
     backward: list[Block]
 
 
-@dataclass(slots=True)
-class Layout:
-    """A trie as attention needs it.
+@dataclass(frozen=True, slots=True)
+class Covers:
+    """What covers a trie.
 
     Attributes:
-        nodes: of the trie.
-        every: covers the queries of all slots.
-        reads: the slots that the last layer is for, ascending; None means all.
-        last: covers the queries of `reads` only, numbered from 0.
-        masks: for `flex`, once a layer has asked for them.
+        every: the queries of all slots.
+        last: the queries of those that are read, numbered from 0; None where all are.
     """
 
-    nodes: list[Node]
     every: Cover
-    reads: torch.Tensor | None = None
-    last: Cover | None = None
-    masks: Masks | None = None
+    last: Cover | None
 
 
-def lay_out(trie: Trie, reads: IntArray | None = None) -> Layout:
-    """Return the blocks that cover `trie`."""
-    every = Cover(_every(trie.nodes, FORWARD_DIAGONAL), _every(trie.nodes, BACKWARD_DIAGONAL))
+def cover(layout: Layout) -> Covers:
+    """Return the blocks that cover a trie."""
+    nodes, reads = layout.nodes, layout.reads
+    every = Cover(_every(nodes, FORWARD_DIAGONAL), _every(nodes, BACKWARD_DIAGONAL))
     if reads is None:
-        return Layout(trie.nodes, every)
-    last = _reading(trie.nodes, reads)
-    return Layout(trie.nodes, every, torch.from_numpy(reads), Cover(last, last))
+        return Covers(every, None)
+    last = _reading(nodes, reads.numpy())
+    return Covers(every, Cover(last, last))
 
 
 def _every(nodes: Sequence[Node], longest: int) -> list[Block]:

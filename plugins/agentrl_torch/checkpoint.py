@@ -6,18 +6,17 @@ together on the way out, and split again on the way in.
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from agentrl.errors import UsageError
+from agentrl.errors import AgentRLError, UsageError
+from agentrl.files import error_number
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.pt"
@@ -69,23 +68,24 @@ def write(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     }
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-        with writing(), (folder / OPTIMIZER).open("wb") as file:
+        with as_os_error(), (folder / OPTIMIZER).open("wb") as file:
             save_file(tensors, folder / WEIGHTS)
             torch.save(moments, file)
 
 
 @contextmanager
-def writing() -> Iterator[None]:
+def as_os_error() -> Iterator[None]:
     """Raise as an `OSError` what libraries say in their own ways of a file that cannot be written."""
     try:
         yield
-    except SafetensorError as error:
-        if told := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
+    except (OSError, AgentRLError):
         raise
-    except RuntimeError as error:  # torch's own trouble with a file that has had one
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from error
+    except Exception as error:  # what tokenizers raise is nothing narrower
+        cause = error.__context__
+        if isinstance(error, RuntimeError) and isinstance(cause, OSError):
+            raise cause from error  # torch's own trouble with a file that has had one
+        if number := error_number(error):
+            raise OSError(number, os.strerror(number)) from error
         raise
 
 

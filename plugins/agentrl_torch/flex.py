@@ -16,7 +16,7 @@ D head width; I blocks of queries and J of keys, with S slots in each.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from agentrl_torch.trie import IntArray, Node
+from agentrl_torch.layout import Layout
+from agentrl_torch.trie import IntArray
 
 # Where it has a kernel for the backward pass, too.
 DEVICES = frozenset({"cuda"})
@@ -47,7 +48,7 @@ class Masks:
 
     Attributes:
         every: with the queries of all slots.
-        reads: the slots that the last layer is for, ascending; None means all.
+        reads: the slots that are read, ascending; None means all.
         last: with the queries of `reads` only.
     """
 
@@ -56,8 +57,9 @@ class Masks:
     last: BlockMask | None = None
 
 
-def make_masks(nodes: Sequence[Node], reads: Tensor | None, device: torch.device) -> Masks:
-    """Return the masks of a trie, given its nodes and the slots that the last layer is for."""
+def make_masks(layout: Layout, device: torch.device) -> Masks:
+    """Return the masks of a trie."""
+    nodes, reads = layout.nodes, layout.reads
     ends_T = np.repeat([node.subtree_stop for node in nodes], [node.stop - node.start for node in nodes])
     every = block_mask(ends_T, np.arange(len(ends_T)), device)
     if reads is None:

@@ -14,7 +14,7 @@ from agentrl.footprint import MAIN_MEMORY, Footprint, Holding, Occupant, Workloa
 from agentrl.interfaces import Resources
 from agentrl.types import Need
 from agentrl_torch import activations, flex
-from agentrl_torch.activations import Way
+from agentrl_torch.activations import Computation
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.critic import CriticConfig
 from agentrl_torch.loading import choose_dtype
@@ -87,7 +87,7 @@ class Plan:
         fused = fast and not self.on_gpu and dtype == torch.float32
         recompute = config.gradient_checkpointing
         stream = self.product if narrow or config.ranks > 1 else self.kept
-        self.way = Way(self.product, stream, maskless, fused, bool(self.adapter), recompute)
+        self.computation = Computation(self.product, stream, maskless, fused, bool(self.adapter), recompute)
 
     @property
     def critic(self) -> CriticConfig | None:
@@ -171,7 +171,7 @@ class Plan:
 
     def activations(self, tokens: int, longest: int) -> list[Holding]:
         """Return the activations of the largest micro-batch; those of a critic's backbone besides."""
-        size = activations.of_micro_batch(self.sizes, self.way, tokens, longest)
+        size = activations.of_micro_batch(self.sizes, self.computation, tokens, longest)
         models = 1 + bool(self.critic and self.critic.backbone == "separate")
         return [Holding(f"activations of {tokens:,} tokens", size * models, "learning")]
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from agentrl_torch import adaptation
-from agentrl_torch.blocks import Layout
+from agentrl_torch.layout import Layout
 from agentrl_torch.micro_batch import MicroBatch
 from agentrl_torch.trie import Trie
 
@@ -47,7 +47,7 @@ class Policy(nn.Module):
 
 def hidden_states(model: PreTrainedModel, micro: MicroBatch, dtype: torch.dtype) -> Tensor:
     """Return the last hidden states (R, D) at the slots before sampled tokens."""
-    with autocast(model, dtype):
+    with autocast(model.device, dtype):
         return decode(model, micro.trie, micro.layout).index_select(0, micro.slots_R.to(model.device))
 
 
@@ -56,7 +56,7 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies as `Policy` does, from `hidden_states`."""
     device = model.device
-    with autocast(model, dtype):
+    with autocast(device, dtype):
         logprob_U, entropy_R = _project_all(
             model,
             hidden_RD,
@@ -74,9 +74,9 @@ def row_of_token(micro: MicroBatch) -> Tensor:
     return micro.row_U.index_select(0, micro.pair_N)
 
 
-def autocast(model: PreTrainedModel, dtype: torch.dtype) -> torch.autocast:
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Return a context in which matrix products take `dtype`, if that is narrower than trained weights."""
-    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype.itemsize < torch.float32.itemsize)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype.itemsize < torch.float32.itemsize)
 
 
 def decode(model: PreTrainedModel, trie: Trie, layout: Layout) -> Tensor:

@@ -33,16 +33,15 @@ from agentrl_torch.world import World
 class FSDP(Sharding):
     """Fully sharded data parallelism over all ranks."""
 
-    def begin(self, world: World, device: str) -> None:
+    def begin(self, world: World, device: str, kept: torch.dtype) -> None:
         """Make the mesh of the ranks."""
-        super().begin(world, device)
+        super().begin(world, device, kept)
         self.mesh = init_device_mesh(torch.device(device).type, (world.size,))
 
-    def load(self, path: Path | str, dtype: torch.dtype, *, widened: bool) -> PreTrainedModel:
+    def load(self, path: Path | str, *, widened: bool) -> PreTrainedModel:
         """Load a model into the main memory; its weights get their type when they are split."""
-        self._kept = dtype
         load = loading.map_model if widened else loading.load_model
-        return load(path, dtype, "cpu")
+        return load(path, self.kept, "cpu")
 
     def computing(self, model: PreTrainedModel) -> AbstractContextManager[None]:
         """Return a context in which a model in the main memory computes on the device."""
@@ -84,7 +83,7 @@ class FSDP(Sharding):
 
     def _placed(self, weight: Tensor) -> Tensor:
         """Return a weight on the device, of the type in which it is kept."""
-        return weight.data.to(self.device, torch.promote_types(weight.dtype, self._kept))
+        return weight.data.to(self.device, torch.promote_types(weight.dtype, self.kept))
 
 
 def _layers(network: nn.Module) -> list[nn.Module]:
@@ -114,8 +113,11 @@ def _visiting(model: nn.Module, placed: Callable[[Tensor], Tensor]) -> Iterator[
     layers = [layer for layer in own if layer is not model]
     hooks = [layer.register_forward_pre_hook(bring) for layer in layers]
     hooks += [layer.register_forward_hook(restore) for layer in layers]
-    bring(model)
-    yield
-    restore(model)
-    for hook in hooks:
-        hook.remove()
+    try:
+        bring(model)
+        yield
+    finally:
+        for module in list(before):
+            restore(module)
+        for hook in hooks:
+            hook.remove()

@@ -5,13 +5,15 @@ model hub has.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from agentrl.errors import UsageError
@@ -22,6 +24,8 @@ disable_progress_bar()
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float64"]
 
+# What models are stored in that can be computed with as it is.
+_MAPPED = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -38,43 +42,60 @@ def choose_dtype(name: DtypeName, device: str) -> torch.dtype:
     return dtype
 
 
-def load_model(path: Path | str, dtype: torch.dtype | Literal["auto"], device: str) -> PreTrainedModel:
+def load_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode (no dropout).
 
-    "auto" is the type that its config names. On the CPU weights that are stored in the type that they are
-    loaded in take no memory of this process: their files are mapped.
+    On the CPU weights that are stored in the type that they are loaded in take no memory of this process:
+    their files are mapped.
 
     Raises:
         UsageError: there is no model at `path`, or not one that transformers knows, or it is damaged.
     """
     _check_model(path)
-    try:
+    with _reading(path):
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return model.to(device).eval()
+
+
+def map_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """Load as `load_model` does, but as it is stored what `dtype` can hold without loss."""
+    stored = _stored(path)
+    if len(stored) == 1 and stored <= _MAPPED:
+        (narrow,) = stored
+        dtype = narrow if torch.promote_types(narrow, dtype) == dtype else dtype
+    return load_model(path, dtype, device)
+
+
+def _stored(path: Path | str) -> set[torch.dtype]:
+    """Return the types of the tensors in a model's files, as far as they are safetensors."""
+    found: set[torch.dtype] = set()
+    folder = Path(path) if _is_folder(path) else _fetched(str(path))
+    with _reading(path):
+        for file in folder.glob("*.safetensors") if folder else ():
+            with safe_open(file, "pt") as tensors:
+                found |= {tensors.get_tensor(name).dtype for name in tensors.offset_keys()}
+    return found
+
+
+def _fetched(name: str) -> Path | None:
+    """Return the folder in the cache of a model of the hub, with its weights if they are safetensors."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=["model.safetensors", "model-*.safetensors"]))
+    except (OSError, ValueError):  # if it cannot be loaded either, that says why
+        return None
+
+
+@contextmanager
+def _reading(path: Path | str) -> Iterator[None]:
+    """Turn what libraries say of a model that cannot be read into one sentence."""
+    try:
+        yield
     except SafetensorError as error:
         raise UsageError(
             f"a weights file of the model {str(path)!r} is damaged ({_sentence(error)}); copy it again"
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"transformers cannot load the model {str(path)!r}: {_sentence(error)}") from error
-    return model.to(device).eval()
-
-
-def map_model(path: Path | str, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """Load as `load_model` does, but as it is stored what `dtype` can hold without loss."""
-    model = load_model(path, "auto", device)
-    if torch.promote_types(model.dtype, dtype) == dtype and _stored(path) == {model.dtype}:
-        return model
-    return load_model(path, dtype, device)
-
-
-def _stored(path: Path | str) -> set[torch.dtype]:
-    """Return the types of the tensors in a model's files, as far as they are safetensors."""
-    folder = Path(path if _is_folder(path) else os.path.dirname(cached_file(path, "config.json")))
-    found: set[torch.dtype] = set()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            found |= {tensors.get_tensor(name).dtype for name in tensors.offset_keys()}
-    return found
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerBase:

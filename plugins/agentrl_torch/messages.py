@@ -42,8 +42,8 @@ class Setup:
 class Failure:
     """Why something could not be done.
 
-    `expected` is an error that its user is meant to read, or the operating system's, such as that of a full
-    disk; of others there is only the text. `died` says that the process is gone.
+    `expected` is an error that its user is meant to read, or the operating system's about a file that could
+    not be written; of others there is only the text. `died` says that the process is gone.
     """
 
     text: str

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agentrl.errors import AgentRLError
 from agentrl.types import Group, Segment, Span, Trajectory
-from agentrl_torch.blocks import Layout, lay_out
+from agentrl_torch.layout import Layout, lay_out
 from agentrl_torch.trie import Ids, IntArray, Trie, build, count_unique
 
 # With more tokens at once, activations fall out of the processor's cache; with far fewer, calls cost more.
@@ -66,7 +66,7 @@ class MicroBatch:
     Attributes:
         rows: the trajectories.
         trie: all their sequences.
-        layout: how attention covers it.
+        layout: for attention.
         slots_R: where logits are needed, ascending; twice where two temperatures sampled after it.
         temperature_R: that the logits are divided by; None where all are 1.
         row_U: index into `slots_R` of each unique (slot, token) pair, ascending.

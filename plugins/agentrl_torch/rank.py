@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _NOBODY_LEFT = 1
 # What the rank's `training` does as it is asked to.
 _OF_TRAINING = frozenset({"update", "rehearse", "write_weights", "save", "load", "save_model"})
+# What of it writes files: why it cannot is for the operating system to say.
+_WRITING = frozenset({"write_weights", "save", "save_model"})
 
 
 def main(descriptor: int) -> None:
@@ -63,9 +65,16 @@ def _attempt(server: "_Server", name: str, arguments: tuple[Any, ...]) -> Any:
     except AgentRLError as error:
         return Failure(str(error), error)
     except OSError as error:
-        return Failure(traceback.format_exc(), error)
+        return Failure(traceback.format_exc(), _plain(error) if name in _WRITING else None)
     except Exception:
         return Failure(traceback.format_exc())
+
+
+def _plain(error: OSError) -> OSError:
+    """Return the same without what libraries add to it, which may not survive being sent."""
+    if error.errno is None:
+        return OSError(str(error))
+    return OSError(error.errno, error.strerror, error.filename)
 
 
 class _Server:

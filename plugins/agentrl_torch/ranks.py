@@ -114,7 +114,7 @@ class Ranks:
 
         Raises:
             AgentRLError: a rank could not do it, or has died; all are ended then.
-            OSError: likewise, and why is the operating system's to say.
+            OSError: likewise, in writing a file, and why is the operating system's to say.
         """
         if self._ended is not None:
             raise AgentRLError(self._ended)

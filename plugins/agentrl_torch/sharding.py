@@ -20,14 +20,15 @@ class Sharding(ABC):
     It goes to every rank, so it can be pickled; `begin` comes first there.
     """
 
-    def begin(self, world: World, device: str) -> None:
-        """Make this process ready, before models are loaded."""
+    def begin(self, world: World, device: str, kept: torch.dtype) -> None:
+        """Make this process ready for models whose weights are to be of the type `kept`."""
         self.world = world
         self.device = device
+        self.kept = kept
 
-    def load(self, path: Path | str, dtype: torch.dtype, *, widened: bool) -> PreTrainedModel:
-        """Load a model whose weights are to be of this type; they may be narrower at first if `widened`."""
-        return loading.load_model(path, dtype, self.device)
+    def load(self, path: Path | str, *, widened: bool) -> PreTrainedModel:
+        """Load a model; its weights may be narrower than they are to be at first if `widened`."""
+        return loading.load_model(path, self.kept, self.device)
 
     def computing(self, model: PreTrainedModel) -> AbstractContextManager[None]:
         """Return a context in which a model that was only loaded computes where it is going to."""

@@ -22,11 +22,11 @@ from agentrl_torch import (
     adaptation,
     attention,
     checkpoint,
+    choosing_attention,
     kernels,
     loading,
     memory,
     rehearsal,
-    ways,
 )
 from agentrl_torch.audit import THRESHOLDS, Audit
 from agentrl_torch.config import TorchConfig
@@ -57,18 +57,19 @@ class Training:
         """Load the actor, and what `needs` asks for; `steps` is the length of the schedule."""
         self._threads = resources.threads
         torch.set_num_threads(self._threads)
-        self._sharding.begin(self._world, resources.device)
         self._source = model
         self._dtype = loading.choose_dtype(self.config.dtype, resources.device)
         lora = self.config.lora
         kept = self._dtype if lora.rank else torch.promote_types(self._dtype, torch.float32)
-        self.actor = self._sharding.load(model, kept, widened=lora.rank is None)
+        self._sharding.begin(self._world, resources.device, kept)
+        self.actor = self._sharding.load(model, widened=lora.rank is None)
         self._adapter = Adapter(self.actor, lora, resources.seed) if lora.rank else None
         self.bytes = sum(weight.numel() for weight in self.actor.parameters()) * kept.itemsize
         if self.config.kernels == "fast":
             kernels.accelerate(self.actor)
+        way = self._way_of_attention(resources.device)
         with self._sharding.computing(self.actor):
-            adaptation.use_trie(self.actor, self._way_of_attention(resources.device))
+            adaptation.use_trie(self.actor, way, self._dtype)
         self._reference = self._make_reference() if "reference" in needs else None
         self.critic = self._make_critic() if "values" in needs else None
         if self.config.gradient_checkpointing:
@@ -78,10 +79,10 @@ class Training:
         self._learners = self._make_learners(steps)
 
     def _way_of_attention(self, device: str) -> str:
-        """Return the fastest way that may be taken, and say what keeps a GPU from it."""
+        """Return the fastest way that all ranks may take, and say what keeps GPUs from it."""
         if self.config.kernels == "plain":
             return attention.PLAIN
-        way, obstacle = ways.choose(self.actor.config, self._dtype, device)
+        way, obstacle = choosing_attention.choose(self.actor.config, self._dtype, device, self._world)
         if obstacle and self._world.first:
             _log.warning(
                 "attention goes node by node, which is slow on a GPU: flex_attention cannot be used "
@@ -241,13 +242,13 @@ class Training:
     def save_model(self, folder: Path) -> None:
         """Write the actor as a model directory that `--model` and transformers can load."""
         tensors = self._on_cpu()
-        with checkpoint.writing():
+        with checkpoint.as_os_error():
             if self._world.first:
                 self.actor.save_pretrained(folder, state_dict=tensors)
             if self._adapter:
                 self._adapter.save(folder / "adapter", write=self._world.first)
-        if self._world.first:
-            loading.load_tokenizer(self._source).save_pretrained(folder)
+            if self._world.first:
+                loading.load_tokenizer(self._source).save_pretrained(folder)
 
     def close(self) -> None:
         """Release the models and the optimizers' state."""
@@ -257,7 +258,7 @@ class Training:
         """Write the actor's weights to a file for another process, if this is the rank that writes."""
         tensors = self._on_cpu()
         if self._world.first:
-            with checkpoint.writing():
+            with checkpoint.as_os_error():
                 save_file(tensors, path)
 
     def _on_cpu(self) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
 """Whoever trains, in one process or in several, computes the same; and no rank is left behind."""
 
 import errno
+import json
 import math
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -16,6 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +36,7 @@ from agentrl_tiny.tokenizer import build_tokenizer
 from agentrl_torch import TorchTrainer, loading, micro_batch
 from agentrl_torch.config import TorchConfig
 from agentrl_torch.fsdp import FSDP
+from agentrl_torch.rank import _attempt
 from agentrl_torch.ranks import _share
 from agentrl_torch.sharing import share
 
@@ -294,9 +298,15 @@ def test_ranks_widen_what_is_stored_in_bfloat16_without_loss(narrow):
     assert_alike(what_it_learns(narrow, ranks=2), what_it_learns(narrow))
 
 
-def test_a_model_is_mapped_as_it_is_stored_where_nothing_gets_lost(folder, narrow, tmp_path):
+def test_a_model_is_mapped_as_it_is_stored_where_nothing_gets_lost(folder, narrow, tmp_path, monkeypatch):
+    loads, load = [], loading.load_model
+    monkeypatch.setattr(loading, "load_model", lambda *args: loads.append(args) or load(*args))
+
     def dtype_of(path, wanted):
-        return loading.map_model(path, wanted, "cpu").dtype
+        loads.clear()
+        found = loading.map_model(path, wanted, "cpu").dtype
+        assert len(loads) == 1
+        return found
 
     assert dtype_of(narrow, torch.float32) == torch.bfloat16
     assert dtype_of(folder, torch.float64) == torch.float32
@@ -305,23 +315,31 @@ def test_a_model_is_mapped_as_it_is_stored_where_nothing_gets_lost(folder, narro
     tensors["model.norm.weight"] = tensors["model.norm.weight"].float() + 1e-6
     save_file(tensors, narrow / "model.safetensors", {"format": "pt"})
     assert dtype_of(narrow, torch.float32) == torch.float32
-    wrong = stored_in(torch.float32, folder, tmp_path / "wrong")
-    config = (wrong / "config.json").read_text()
-    (wrong / "config.json").write_text(config.replace('"dtype": "float32"', '"dtype": "bfloat16"'))
+    wrong = named(torch.bfloat16, stored_in(torch.float32, folder, tmp_path / "wrong"))
     assert dtype_of(wrong, torch.float32) == torch.float32
+    monkeypatch.setattr(loading, "snapshot_download", lambda name, **_: narrow)
+    assert loading._stored("somebody/narrow") == {torch.bfloat16, torch.float32}
+
+
+def named(dtype, path):
+    """Let the config of the model say that it is stored in another type."""
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}))
+    return path
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="asks Linux how much memory there is")
 def test_what_is_mapped_takes_no_memory_and_copies_take_none_either(tmp_path):
     model = make_model(tmp_path, vocab_size=1_000_000)  # 64 MB each for the first matrix and the last
-    sharding = FSDP()
+    named(torch.bfloat16, model)  # which does not matter
+    sharding = sharding_on_the_cpu()
 
     def private():
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
     before = private()
-    loaded = sharding.load(model, torch.float32, widened=True)
+    loaded = sharding.load(model, widened=True)
     copies = [sharding.copied(loaded) for _ in range(2)]
     assert private() - before < 2**24
     pointers = [[weight.data_ptr() for weight in each.parameters()] for each in (loaded, *copies)]
@@ -331,13 +349,19 @@ def test_what_is_mapped_takes_no_memory_and_copies_take_none_either(tmp_path):
     }
 
 
+def sharding_on_the_cpu():
+    """Return what keeps weights in float32, without a process group."""
+    sharding = FSDP()
+    sharding.device, sharding.kept = "cpu", torch.float32
+    return sharding
+
+
 @torch.no_grad()
 def test_a_model_in_the_main_memory_computes_with_a_layer_at_a_time_as_it_will(narrow):
     ids = torch.arange(10, 20)[None]
     expected = LlamaForCausalLM.from_pretrained(narrow, dtype=torch.float32)(ids).logits
-    sharding = FSDP()
-    sharding.device = "cpu"
-    model = sharding.load(narrow, torch.float32, widened=True)
+    sharding = sharding_on_the_cpu()
+    model = sharding.load(narrow, widened=True)
     layers, seen = model.model.layers, []
     hook = layers[1].register_forward_hook(
         lambda *_: seen.append([next(each.parameters()).dtype for each in layers])
@@ -346,8 +370,28 @@ def test_a_model_in_the_main_memory_computes_with_a_layer_at_a_time_as_it_will(n
         assert torch.equal(model(ids).logits, expected)
     hook.remove()
     assert seen == [[torch.bfloat16, torch.float32]]
+    assert_as_it_was(model)
+
+
+def assert_as_it_was(model):
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
-    assert not any(each._forward_hooks or each._forward_pre_hooks for each in layers)
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in model.model.layers)
+
+
+@torch.no_grad()
+def test_a_model_in_the_main_memory_is_as_it_was_after_an_error(narrow, monkeypatch):
+    sharding = sharding_on_the_cpu()
+    model = sharding.load(narrow, widened=True)
+
+    def refuse(*_, **__):
+        raise UsageError("not this model")
+
+    with monkeypatch.context() as patch, sharding.computing(model):
+        patch.setattr(model.model.layers[1].mlp, "forward", refuse)
+        with pytest.raises(UsageError):
+            model(torch.arange(10, 20)[None])
+        assert model.model.layers[1].mlp.up_proj.weight.dtype == torch.float32
+    assert_as_it_was(model)
 
 
 # Checkpoints
@@ -587,6 +631,47 @@ def test_a_rank_that_cannot_write_says_so_as_the_operating_system_does(folder, t
         assert "the trainer's rank 0 failed" in str(failed.value.__cause__)
         with pytest.raises(AgentRLError, match="the trainer's rank 0 has failed"):
             trainer.weights()
+
+
+class LibrarysError(OSError):
+    """An error that cannot be made from its arguments alone, as some libraries have them."""
+
+    def __init__(self, *arguments, response):
+        super().__init__(*arguments)
+        self.response = response
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "model.safetensors"),
+        LibrarysError(errno.ENOSPC, "No space left on device", response="507"),
+        LibrarysError("no room", response="507"),
+    ],
+)
+def test_an_error_of_the_operating_system_in_writing_reaches_the_run_as_such(error):
+    failure = pickle.loads(pickle.dumps(failure_of("save", error)))
+    assert type(failure.expected) is OSError
+    assert (failure.expected.errno, str(failure.expected)) == (error.errno, str(error))
+    assert "LibrarysError" in failure.text or type(error) is OSError
+
+
+@pytest.mark.parametrize("name", ["update", "prepare", "load"])
+def test_a_broken_pipe_of_a_rank_is_not_taken_for_that_of_the_run(name):
+    failure = failure_of(name, BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert failure.expected is None
+    assert "BrokenPipeError" in failure.text
+
+
+def failure_of(name, error):
+    """Return what a rank answers if what it was asked to do raises `error`."""
+
+    def fail():
+        raise error
+
+    anything = SimpleNamespace(**{name: fail})
+    anything.training = anything
+    return _attempt(anything, name, ())
 
 
 @pytest.mark.slow

@@ -21,14 +21,16 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as of_torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from agentrl import Group, Segment, Span, Task, Trajectory
+from agentrl import Group, Segment, Span, Task, Trajectory, UsageError
 from agentrl.interfaces import Resources
 from agentrl_grpo import GRPO
-from agentrl_torch import TorchTrainer, adaptation, attention, flex, ways
+from agentrl_torch import TorchTrainer, adaptation, attention, choosing_attention, flex
 from agentrl_torch.attention import plain_attention
 from agentrl_torch.footprint import Plan
+from agentrl_torch.layout import lay_out
 from agentrl_torch.sizes import measure
 from agentrl_torch.trie import build
+from agentrl_torch.world import World
 
 torch.set_num_threads(1)
 
@@ -120,7 +122,7 @@ def test_the_block_mask_is_that_of_the_whole_matrix(sequences, data):
     reads = np.array(sorted(data.draw(slots)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flex, "BLOCK", 4)
-        masks = flex.make_masks(trie.nodes, torch.from_numpy(reads), CPU)
+        masks = flex.make_masks(lay_out(trie, reads), CPU)
         for mask, queries in ((masks.every, np.arange(len(trie))), (masks.last, reads)):
             expected = expected_mask(trie, queries, mask.shape[-2:])
             assert (
@@ -139,7 +141,7 @@ def test_the_block_mask_is_that_of_the_whole_matrix(sequences, data):
 
 def test_the_block_mask_is_the_one_that_pytorch_would_make():
     trie = random_trie(0, 700, ids=2)
-    ours = flex.make_masks(trie.nodes, None, CPU).every
+    ours = flex.make_masks(lay_out(trie), CPU).every
     theirs = of_torch.create_block_mask(ours.mask_mod, None, None, *ours.shape[-2:], CPU, flex.BLOCK)
     assert ours.shape == theirs.shape
     for name in ("kv", "full_kv", "q", "full_q"):
@@ -150,7 +152,7 @@ def test_the_block_mask_is_the_one_that_pytorch_would_make():
 def test_a_mask_of_many_slots_takes_little_memory():
     shared = np.arange(4000)
     trie = trie_of([np.concatenate([shared, 5000 * member + np.arange(5000)]) for member in range(1, 7)])
-    mask = flex.make_masks(trie.nodes, None, CPU).every
+    mask = flex.make_masks(lay_out(trie), CPU).every
     assert len(trie) == 34_000
     assert sum(tensor.nbytes for tensor in mask.as_tuple() if isinstance(tensor, torch.Tensor)) < 4 * 2**20
     computed = (mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) * flex.BLOCK**2
@@ -160,7 +162,7 @@ def test_a_mask_of_many_slots_takes_little_memory():
 
 
 def through_flex(query, key, value, trie, reads, scale):
-    masks = flex.make_masks(trie.nodes, reads, query.device)
+    masks = flex.make_masks(lay_out(trie, None if reads is None else reads.numpy()), query.device)
     if reads is None:
         return flex.attend(query, key, value, masks.every, scale)
     return flex.attend(query[:, :, masks.reads], key, value, masks.last, scale)
@@ -319,16 +321,17 @@ def test_an_update_is_the_same_in_all_three_ways(
     attend = flex.attend
 
     def watched(query, key, *others, **named):
-        calls.append((query.shape[2], key.shape[2]))
+        if query.requires_grad:
+            calls.append((query.shape[2], key.shape[2]))
         return attend(query, key, *others, **named)
 
     monkeypatch.setattr(flex, "attend", watched)
+    monkeypatch.setattr(choosing_attention, "choose", lambda *_: (attention.FLEX, None))
     by_flex = update(folder, **options)
-    assert not words(caplog)
-    assert len(calls) > 6
+    assert len(calls) >= 6
     assert any(queries < keys for queries, keys in calls)  # the last layer, where it is read
     calls.clear()
-    monkeypatch.setattr(flex, "DEVICES", frozenset())
+    monkeypatch.setattr(choosing_attention, "choose", lambda *_: (attention.FLASH, None))
     by_flash = update(folder, **options)
     plain = update(folder, kernels="plain", **options)
     assert not calls
@@ -349,8 +352,8 @@ def test_a_gpu_without_flex_attention_goes_the_plain_way_and_says_so_once(folder
     assert_same_update(found, expected, 1e-8)
 
 
-def choose(dtype=torch.float32):
-    return ways.choose(Qwen2Config(**SIZE), dtype, "cpu")
+def choose(dtype=torch.float32, **world):
+    return choosing_attention.choose(Qwen2Config(**SIZE), dtype, "cpu", **world)
 
 
 def test_the_way_is_chosen_by_the_device_and_by_what_works(traced, monkeypatch):
@@ -359,10 +362,14 @@ def test_the_way_is_chosen_by_the_device_and_by_what_works(traced, monkeypatch):
     assert choose() == (attention.FLEX, None)
     assert choose(torch.bfloat16) == (attention.FLEX, None)
     right = flex.attend
-    for factor in (1.1, float("nan")):
-        monkeypatch.setattr(
-            flex, "attend", lambda *args, factor=factor, **named: factor * right(*args, **named)
-        )
+
+    def off(query, *others, by):
+        factors_Q1 = torch.ones(query.shape[2], 1)
+        factors_Q1[-1] = by
+        return right(query, *others) * factors_Q1
+
+    for by in (1.01, float("nan")):
+        monkeypatch.setattr(flex, "attend", partial(off, by=by))
         way, obstacle = choose()
         assert way == attention.PLAIN
         assert obstacle.startswith("its numbers are off by")
@@ -375,14 +382,47 @@ def test_the_way_is_chosen_by_the_device_and_by_what_works(traced, monkeypatch):
         choose()
 
 
-def test_a_model_computes_the_same_through_flex_attention(traced, folder, small_blocks):
-    model = Qwen2ForCausalLM.from_pretrained(folder).double()
-    adaptation.use_trie(model, attention.FLEX)  # raises if it does not
+def test_all_ranks_take_the_way_that_one_of_them_has_to_take(monkeypatch):
+    class Beside(World):
+        def gather(self, mine):
+            return [mine, "no compiler"]
+
+    monkeypatch.setattr(flex, "DEVICES", frozenset({"cpu"}))
+    monkeypatch.setattr(choosing_attention, "_obstacle", lambda *_: None)
+    assert choose(world=Beside(0, 2)) == (attention.PLAIN, "on rank 1: no compiler")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_has_to_compute_the_same_through_flex_attention(traced, folder, monkeypatch, dtype):
+    def adapted():
+        model = Qwen2ForCausalLM.from_pretrained(folder, dtype=max(dtype, torch.float32, key=bits))
+        adaptation.use_trie(model, attention.FLEX, dtype)
+
+    calls, attend = [], flex.attend
+
+    def off(query, key, *others):
+        calls.append((query.dtype, query.shape[2], key.shape[2]))
+        return 3 * attend(query, key, *others)
+
+    monkeypatch.setattr(flex, "DEVICES", frozenset({"cpu"}))
+    choose(dtype)
+    compiled = traced.frame_count
+    adapted()  # raises if it does not
+    assert traced.frame_count == compiled
+    monkeypatch.setattr(flex, "attend", off)
+    with pytest.raises(UsageError, match="computes something else"):
+        adapted()
+    assert {found for found, *_ in calls} == {dtype}
+    assert [queries == keys for _, queries, keys in calls] == [True, True, False]
+
+
+def bits(dtype):
+    return torch.finfo(dtype).bits
 
 
 def test_a_dry_run_counts_no_mask_on_a_gpu_unless_kernels_are_to_be_plain(folder):
     def maskless(device, **options):
-        return Plan(TorchTrainer.Config(**options), measure(folder), frozenset(), device).way.maskless
+        return Plan(TorchTrainer.Config(**options), measure(folder), frozenset(), device).computation.maskless
 
     assert maskless("cuda")
     assert maskless("cpu")

@@ -45,7 +45,16 @@ from agentrl import (
 )
 from agentrl.aggregation import token_weights
 from agentrl.interfaces import Resources
-from agentrl_torch import TorchEngine, TorchTrainer, adaptation, attention, forward, loading, micro_batch
+from agentrl_torch import (
+    TorchEngine,
+    TorchTrainer,
+    adaptation,
+    attention,
+    checkpoint,
+    forward,
+    loading,
+    micro_batch,
+)
 from agentrl_torch.metrics import Tally
 from agentrl_torch.update import Step
 
@@ -440,6 +449,27 @@ def test_the_model_that_is_written_is_the_one_that_was_trained(folder, tmp_path)
     assert (tmp_path / "model" / "tokenizer.json").is_file()
 
 
+def test_a_tokenizer_that_cannot_be_written_is_an_error_of_the_operating_system(folder, tmp_path):
+    (tmp_path / "model" / "tokenizer.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        trainer_for(folder).save_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (RuntimeError("I/O error: No space left on device (os error 28)"), OSError),
+        (RuntimeError("something else"), RuntimeError),
+        (UsageError("cannot load the tokenizer: No such file (os error 2)"), UsageError),
+    ],
+)
+def test_what_libraries_say_of_a_full_disk_is_an_error_of_the_operating_system(error, found):
+    with pytest.raises(found) as caught, checkpoint.as_os_error():
+        raise error
+    assert caught.type is found
+    assert found is not OSError or caught.value.errno == 28
+
+
 def test_tied_weights_are_handed_over_once(tmp_path):
     make_model(Qwen2Config(**SIZE, tie_word_embeddings=True)).save_pretrained(tmp_path)
     names = trainer_for(tmp_path).weights().keys()
@@ -575,8 +605,9 @@ def test_a_damaged_model_is_one_sentence_with_the_remedy(folder, tmp_path):
     copy_of = shutil.copytree(folder, tmp_path / "model")
     weights = copy_of / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UsageError, match=r"model' is damaged \(.*\); copy it again"):
-        loading.load_model(copy_of, torch.float32, "cpu")
+    for load in (loading.load_model, loading.map_model):
+        with pytest.raises(UsageError, match=r"model' is damaged \(.*\); copy it again"):
+            load(copy_of, torch.float32, "cpu")
     (copy_of / "tokenizer.json").unlink()
     with pytest.raises(UsageError, match=r"has no tokenizer \(tokenizer.json\); copy the model's"):
         loading.load_tokenizer(copy_of)

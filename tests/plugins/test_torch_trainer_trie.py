@@ -14,6 +14,7 @@ from agentrl_torch import blocks, micro_batch
 from agentrl_torch.attention import plain_attention
 from agentrl_torch.flash import flash_attention, supports
 from agentrl_torch.kernels import accelerate
+from agentrl_torch.layout import lay_out
 from agentrl_torch.trie import Trie, build, count_unique
 
 torch.set_num_threads(1)
@@ -88,10 +89,21 @@ def test_the_blocks_cover_what_a_query_sees_exactly_once(sequences, data):
         expected[slot, sorted(visible(trie, slot))] = 1
     reads = np.array(sorted(data.draw(st.sets(st.integers(0, len(trie) - 1), min_size=1))))
     with patch.multiple(blocks, FORWARD_DIAGONAL=3, BACKWARD_DIAGONAL=1):
-        layout = blocks.lay_out(trie, reads)
-    for cover in (layout.every.forward, layout.every.backward):
+        covers = blocks.cover(lay_out(trie, reads))
+    for cover in (covers.every.forward, covers.every.backward):
         assert (counted(cover, len(trie), len(trie)) == expected).all()
-    assert (counted(layout.last.forward, len(reads), len(trie)) == expected[reads]).all()
+    assert (counted(covers.last.forward, len(reads), len(trie)) == expected[reads]).all()
+
+
+def test_a_layout_makes_a_thing_but_once_and_makes_another_for_other_arguments():
+    layout, made = lay_out(build(arrays([[1, 2]]))), []
+
+    def make(layout, *arguments):
+        made.append(arguments)
+        return len(made)
+
+    assert [layout.once(make, "a"), layout.once(make, "b"), layout.once(make, "a")] == [1, 2, 1]
+    assert made == [("a",), ("b",)]
 
 
 def plain(query, key, value, trie, scale):
@@ -99,7 +111,7 @@ def plain(query, key, value, trie, scale):
 
 
 def flash(query, key, value, trie, scale):
-    return flash_attention(query, key, value, blocks.lay_out(trie).every, scale)
+    return flash_attention(query, key, value, blocks.cover(lay_out(trie)).every, scale)
 
 
 def attend(function, heads, key_heads, dtype, trie):
