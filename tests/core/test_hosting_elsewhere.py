@@ -631,7 +631,9 @@ def test_envs_play_beside_another_in_its_workers_which_end_with_it() -> None:
 def test_an_env_plays_beside_none_but_one_like_it() -> None:
     env = Elsewhere(Elsewhere.Config())
     for host in (env, Elsewhere(Elsewhere.Config(folder="other")), Small(Small.Config())):
-        with pytest.raises(UsageError, match="Elsewhere can play beside another env of its class and options"):
+        with pytest.raises(
+            UsageError, match="Elsewhere can play beside another env of its class and options"
+        ):
             env.play_beside(host)
 
 
