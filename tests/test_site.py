@@ -1,13 +1,16 @@
-"""docs/ can be built to static pages, none of whose links is dead, and which fetch nothing from elsewhere."""
+"""docs/ can be built to static pages: no link is dead, nothing comes from elsewhere, a browser shows them."""
 
+import asyncio
 import importlib
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -17,11 +20,28 @@ import agentrl
 from agentrl import hookspecs
 from agentrl.cli.describe import describe
 from agentrl.discovery import CORE, list_plugins
+from agentrl.loop import Loop, Parts
+from agentrl_browser.browser import Browser
+from agentrl_browser.protocol import Connection
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 # Elements that a browser fetches by itself, with the attribute that says from where.
 FETCHED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "object": "data"}
+# Widths of windows, in pixels: of a telephone and of a desk.
+WIDTHS = (360, 1280)
+WRONG = """[
+    ...(document.documentElement.scrollWidth > innerWidth ? [`${innerWidth} pixels are too narrow`] : []),
+    ...[...document.images].filter(each => !(each.complete && each.naturalWidth)).map(each => each.src),
+]"""
+SEARCH = """new Promise(answer => {
+    const box = document.getElementById("properdocs-search-query");
+    const list = document.getElementById("properdocs-search-results");
+    const found = () => answer([...list.querySelectorAll("a")].map(each => each.href));
+    new MutationObserver(found).observe(list, {childList: true});
+    box.value = "staleness";
+    box.dispatchEvent(new Event("input"));
+})"""
 
 
 @dataclass
@@ -106,10 +126,113 @@ def test_the_pages_fetch_nothing_from_elsewhere(site: Mapping[Path, Page]) -> No
         )
 
 
+# Pages in a browser
+
+
+@dataclass
+class Tab:
+    """A browser's tab, and what has gone wrong in it."""
+
+    connection: Connection
+    session: str
+    wrong: list[str] = field(default_factory=list)
+
+    @classmethod
+    async def open(cls, connection: Connection) -> "Tab":
+        """Open an empty one."""
+        target = await connection.call("Target.createTarget", {"url": "about:blank"})
+        attached = {"targetId": target["targetId"], "flatten": True}
+        tab = cls(connection, (await connection.call("Target.attachToTarget", attached))["sessionId"])
+        for event in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"):
+            connection.on(event, tab._listen, tab.session)
+        for domain in ("Page", "Runtime", "Log"):
+            await tab.call(f"{domain}.enable")
+        return tab
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Return the browser's answer."""
+        return await self.connection.call(method, params, self.session)
+
+    async def evaluate(self, script: str) -> Any:
+        """Return what a script answers, or promises."""
+        answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        return answer["result"]["value"]
+
+    async def show(self, path: Path) -> None:
+        """Open a page, and look at it in windows of all widths."""
+        loaded = self.connection.expect("Page.loadEventFired", self.session)
+        await self.call("Page.navigate", url=path.as_uri())
+        await loaded
+        for width in WIDTHS:
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            await self.call("Emulation.setDeviceMetricsOverride", **size)
+            self.wrong += [f"{path.name}: {each}" for each in await self.evaluate(WRONG)]
+
+    def _listen(self, said: dict[str, Any]) -> None:
+        entry = said.get("exceptionDetails") or said.get("entry") or said
+        if "exceptionDetails" in said or "error" in (entry.get("level"), entry.get("type")):
+            self.wrong.append(str(entry))
+
+
+@pytest.fixture(scope="module")
+def seen(site: Mapping[Path, Page], browser: str) -> tuple[list[str], list[str]]:
+    """Return what is wrong with pages that are opened as files, and the addresses that a search found.
+
+    Of the pages that are made of code, which are all alike, one of a folder and one of a file are opened.
+    """
+    folder = min(path.parent for path in site)
+    code = folder / "source/examples/third_party/agentrl_countdown"
+    pages = [*folder.glob("*.html"), *folder.glob("source/*.html"), *code.glob("i*.html"), *code.glob("_*")]
+
+    async def look() -> tuple[list[str], list[str]]:
+        running = await Browser.start(browser)
+        try:
+            tab = await Tab.open(running.connection)
+            for page in sorted({*pages} & {*site}):
+                await tab.show(page)
+            return tab.wrong, await tab.evaluate(SEARCH)
+        finally:
+            running.close()
+
+    return asyncio.run(look())
+
+
+def test_pages_have_no_errors_no_missing_images_and_room_in_windows_of_all_widths(
+    seen: tuple[list[str], list[str]],
+) -> None:
+    assert seen[0] == []
+
+
+def test_a_search_finds_sections_in_pages_that_are_opened_as_files(
+    site: Mapping[Path, Page], seen: tuple[list[str], list[str]]
+) -> None:
+    found = [urlsplit(address) for address in seen[1]]
+    assert ("how-a-run-works.html", "played-while-the-trainer-works") in {
+        (Path(each.path).name, each.fragment) for each in found
+    }
+    for each in found:
+        assert not each.fragment or each.fragment in site[Path(unquote(each.path))].ids
+
+
+# The drawing
+
+
 def test_the_drawing_needs_nothing_else() -> None:
     drawing = (DOCS / "how-a-run-works.svg").read_text()
     assert re.findall(r"(?:href|src)=|@import|url\((?!#)|<script", drawing) == []
     assert "how-a-run-works.svg" in (DOCS / "how-a-run-works.md").read_text()
+
+
+def test_the_drawing_shows_every_part_stage_and_hook_of_a_run_and_no_other() -> None:
+    texts = re.findall(r'<text class="(\w+)"[^>]*>([^<]*)', (DOCS / "how-a-run-works.svg").read_text())
+    titles = {text for kind, text in texts if kind == "title"}
+    stages = set(re.findall(r"parts\.(\w+\.\w+)\(", inspect.getsource(Loop._update)))
+    assert {"trainer.prepare", "algorithm.credit", "trainer.update"} == stages
+    assert stages <= titles
+    shown = {title.partition(".")[0] for title in titles}
+    assert {each.name for each in fields(Parts)} - {"hooks"} <= shown
+    named = " ".join(text for kind, text in texts if kind == "hook" or text.startswith("where any number"))
+    assert set(re.findall(r"[a-z]+_[a-z]+|evaluated", named)) == set(hooks())
 
 
 # Pages that are written from the code

@@ -4,15 +4,18 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
+import combinations
+from combinations import NO, YES
 from extras import extras
 from markdown_text import code, codes, escaped, table
 from pydantic import ValidationError
+from reference_page import shipped
 
 from agentrl import Algorithm, Env, PluginConfig, RemoteEnv, UsageError
 from agentrl.assembly import check_needs
 from agentrl.cli.describe import describe
 from agentrl.config import resolve
-from agentrl.discovery import CORE, KINDS, PluginInfo, list_plugins
+from agentrl.discovery import KINDS
 from agentrl.plugins import load, make
 from agentrl.policy_gradient import PolicyGradient
 from agentrl.types import Need
@@ -30,17 +33,12 @@ NEEDS = {
     "step_keys": "an env that names its states",
     "demonstrations": "what an expert wrote: `--warmup N` only",
 }
-YES, NO = "yes", "no"
 
 
 def page() -> str:
     """Return the whole page."""
-    return "\n\n".join([INTRODUCTION, *plugins(), *envs(), *algorithms(), *matrices()]) + "\n"
-
-
-def shipped(kind: str) -> list[PluginInfo]:
-    """Return the plugins of a kind that come with the core."""
-    return [info for info in list_plugins(kind) if info.distribution == CORE]
+    parts = [INTRODUCTION, *plugins(), *envs(), *algorithms(), *matrices(), *combinations.sections()]
+    return "\n\n".join(parts) + "\n"
 
 
 # Which there are
@@ -189,7 +187,7 @@ def matrices() -> Iterator[str]:
         for info in shipped("algorithm")
     ]
     yield table(["algorithm", *map(code, names)], rows)
-    yield "\n".join(f"{number}. {escaped(text)}" for number, text in enumerate(refusals, 1))
+    yield combinations.numbered(refusals)
     yield "### Algorithms and trainers"
     yield "Whether a trainer says that it provides what the algorithm needs of it; what it lacks, if not."
     trainers = {info.name: load("trainer", info.name).provides for info in shipped("trainer")}
@@ -210,9 +208,7 @@ def _verdict(algorithm: str, env: str, refusals: list[str]) -> str:
         chosen = make("algorithm", algorithm, config.algorithm.options)
         check_needs(chosen, trainer, load("env", env), config)
     except UsageError as error:
-        if str(error) not in refusals:
-            refusals.append(str(error))
-        return f"{NO} ({refusals.index(str(error)) + 1})"
+        return combinations.noted(str(error), refusals)
     return YES
 
 

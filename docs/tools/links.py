@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from markdown.extensions.toc import slugify
 from properdocs.config.defaults import ProperDocsConfig
 from properdocs.structure.files import File, Files, InclusionLevel
 from properdocs.structure.pages import Page
@@ -19,6 +20,15 @@ DOCS = ROOT / "docs"
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]+)(#[^)\s]*)?(?=\))")
 ALWAYS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".json": "json"}
+
+
+def on_config(config: ProperDocsConfig) -> None:
+    """Let no heading's name begin with a digit: the theme looks names up as selectors, which may not."""
+
+    def named(text: str, separator: str) -> str:
+        return re.sub(r"^(?=\d)", f"v{separator}", slugify(text, separator))
+
+    config.mdx_configs["toc"]["slugify"] = named
 
 
 def on_files(files: Files, config: ProperDocsConfig) -> Files:
@@ -98,8 +108,8 @@ def content_of(path: Path) -> str:
     name = path.relative_to(ROOT)
     if path.is_dir():
         entries = [f"- [{entry.name}{'/' * entry.is_dir()}]({entry.name})" for entry in listed(path)]
-        return "\n".join([f"# {name}/", "", *entries, ""])
+        return "\n".join([f"# `{name}/`", "", *entries, ""])
     text = path.read_text()
     if path.suffix == ".md":
         return text
-    return f"# {name}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text}\n````\n"
+    return f"# `{name}`\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{text}\n````\n"
