@@ -178,10 +178,11 @@ class Side:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """Let it end."""
+        """Let it end, and see that it does."""
         with suppress(BrokenPipeError):
             self._connection.send(False)
         self._process.join(30)
+        self._process.terminate()
 
     def step(self) -> Measurement:
         """Have it do a step."""

@@ -378,10 +378,12 @@ class Engine(Plugin, ABC):
 
     @abstractmethod
     async def load_weights(self, weights: Weights, version: int) -> None:
-        """Generate with these weights from now on; whatever was cached under others is dropped.
+        """Generate with these weights from now on; later requests get nothing that was cached under others.
 
-        Later requests wait. Those in work are finished first, so that a completion is of one version; or they
-        go on with these weights, and `Completion` says from which token on.
+        Requests in work are finished first, and later ones wait, so that a completion is of one version. An
+        engine may offer other ways: requests in work read again, with these weights, all that they have, and
+        go on; then `Completion.changes` says from which token on these weights sampled. Or they go on with
+        what was cached for them; then the completion counts as one of the weights that it began with.
         """
 
     async def try_room(self, tokens: int, episodes: int) -> None:

@@ -51,7 +51,7 @@ class Backend:
     def add(self, name: str, token_ids: list[int], sampling: Sampling) -> None:
         """Begin to work on a request."""
         # Only stop strings, and weights that come meanwhile, make it matter what is there after every token.
-        every_token = bool(sampling.stop) or self._in_flight == "recompute"
+        every_token = bool(sampling.stop) or self._in_flight != "wait"
         params = sampling_params(sampling, self._end_ids, every_token=every_token)
         prompt: dict[str, Any] = {"prompt_token_ids": token_ids}
         if self._in_flight == "keep":
@@ -79,8 +79,9 @@ class Backend:
     def load(self, weights: Weights | Path) -> None:
         """Compute with these weights from now on; nothing may be in work, unless `in_flight` says so.
 
-        Between two steps nothing is computed, so that vLLM need not be paused. After a failure the model is
-        neither the old nor the new one and must not be used.
+        On a GPU vLLM schedules ahead: between two steps a batch is computed. It is done before the weights
+        change, and its tokens, which are still to come, are dropped where requests read again what they have.
+        After a failure the model is neither the old nor the new one and must not be used.
         """
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the trainer computes in another stream
@@ -99,11 +100,13 @@ class Backend:
 
         Requests in work read again what they have.
         """
-        if not self._engine.reset_prefix_cache(reset_running_requests=True):
+        # In mode "wait" nothing is in work; were something, vLLM is to refuse, not to have it read again.
+        if not self._engine.reset_prefix_cache(reset_running_requests=self._in_flight != "wait"):
             raise AgentRLError("vLLM could not clear its prefix cache, which is of old weights")
 
     def scrub(self) -> None:
-        """Overwrite what a diverged model has left in the cache."""
+        """Forget, and overwrite what a diverged model has left in the cache."""
+        self.forget()
         self._engine.collective_rpc(scrub_cache)
 
     def rest(self, *, asleep: bool) -> None:

@@ -33,9 +33,10 @@ from agentrl_vllm.starting import choose_context, choose_dtype, gpus_of, make_pr
 class VLLMEngine(Engine):
     """Generates with vLLM, in this process or in processes of its own.
 
-    What was read is kept in blocks by vLLM's prefix cache, and dropped when weights are loaded. Weights are
-    loaded when the requests in work are done; later ones wait, so that every completion is of one version.
-    With `in_flight` they are loaded at once, and the requests in work go on.
+    What was read is kept in blocks by vLLM's prefix cache; requests that begin after weights were loaded get
+    nothing that was read with others. Weights are loaded when the requests in work are done, and later ones
+    wait, so that every completion is of one version. Where `in_flight` is not "wait" they are loaded at once,
+    and the requests in work go on with them.
     """
 
     class Config(PluginConfig):
@@ -119,7 +120,7 @@ class VLLMEngine(Engine):
         self._routes.forget(session)
 
     async def load_weights(self, weights: Weights, version: int) -> None:
-        """Load the weights, as `in_flight` says: when requests are done; drop all that was cached before.
+        """Load the weights: when the requests in work are done, or at once; see `in_flight`.
 
         Raises:
             AgentRLError: names or shapes are not the model's; then nothing has been loaded.

@@ -41,9 +41,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Generate with other weights, as `Setup.in_flight` says: once all that was asked before is answered.
+    """Generate with other weights from now on.
 
-    `weights` is a directory with safetensors files, or the tensors themselves within one process.
+    That is as soon as all that was asked before is answered, or at once; see `Setup.in_flight`. `weights` is
+    a directory with safetensors files, or the tensors themselves within one process.
     """
 
     number: int

@@ -2,7 +2,8 @@
 
 It runs in a thread of this process or alone in a process of its own; it does not know which. Requests join
 whatever is in work. Before weights are loaded all earlier requests are finished, and later ones wait, so that
-every completion is of one version; or they go on with the new weights, if that is what the set-up says.
+every completion is of one version; or, if that is what the set-up says, weights are loaded at once, and the
+requests in work go on with them.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Literal, Protocol
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Tokenizer
 from agentrl.stopping import StopRule
-from agentrl.types import Completion, Sampling
+from agentrl.types import Completion
 from agentrl_vllm.backend import Backend, effective_temperature
 from agentrl_vllm.messages import (
     Answer,
@@ -47,17 +48,25 @@ class Inbox(Protocol):
 class _Request:
     """What has been sampled so far, and by which weights: their versions, by the first token of each."""
 
-    number: int
-    sampling: Sampling
+    asked: Ask
     versions: dict[int, int]
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """What vLLM calls it."""
+        return str(self.asked.number)
+
+    @property
+    def has_diverged(self) -> bool:
+        return math.isnan(sum(self.logprobs))
+
     def completion(self, stop: Literal["stop", "length"]) -> Completion:
-        if math.isnan(sum(self.logprobs)):
+        if self.has_diverged:
             raise AgentRLError(_DIVERGED)
         # The likeliest token is drawn from no distribution.
-        temperature = effective_temperature(self.sampling) or 1.0
+        temperature = effective_temperature(self.asked.sampling) or 1.0
         (_, version), *changes = self.versions.items()
         return Completion(self.token_ids, self.logprobs, stop, version, temperature, tuple(changes))
 
@@ -134,20 +143,34 @@ class Worker:
         except ValueError as error:  # vLLM does not take this one
             self._answer(Answer(task.number, error=_sentence(error)))
         else:
-            self._active[str(task.number)] = _Request(task.number, task.sampling, {0: self._version})
+            request = _Request(task, {0: self._version})
+            self._active[request.name] = request
 
     def _do(self, task: Load | Rest, backend: Backend) -> None:
         if isinstance(task, Load):
-            backend.load(task.weights)
-            self._version = task.version
-            if self._in_flight == "recompute":
-                for request in self._active.values():
-                    request.versions[len(request.token_ids)] = task.version
-            if self._diverged:
-                backend.scrub()
-                self._diverged = False
+            self._load(task, backend)
         else:
             backend.rest(asleep=task.asleep)
+
+    def _load(self, task: Load, backend: Backend) -> None:
+        """Load the weights, and note from which token on they sample, where all before it is read again."""
+        requests = list(self._active.values())
+        diverged = self._diverged or any(request.has_diverged for request in requests)
+        backend.load(task.weights)
+        self._version, self._diverged = task.version, False
+        if diverged:
+            backend.scrub()
+        if self._in_flight == "keep":
+            self._begin_again([request for request in requests if not request.token_ids], backend)
+        for request in requests:
+            if diverged or self._in_flight == "recompute" or not request.token_ids:
+                request.versions[len(request.token_ids)] = task.version
+
+    def _begin_again(self, requests: list[_Request], backend: Backend) -> None:
+        """Have vLLM forget what it has read of these requests, for that was with the old weights."""
+        backend.abort([request.name for request in requests])
+        for request in requests:
+            backend.add(request.name, request.asked.token_ids, request.asked.sampling)
 
     def _step(self, backend: Backend) -> None:
         if not self._active or self._closing:
@@ -168,16 +191,16 @@ class Worker:
         for token_id, logprob in zip(token_ids, logprobs, strict=True):
             request.token_ids.append(token_id)
             request.logprobs.append(logprob)
-            if self._rule.applies(request.token_ids, request.sampling.stop):
+            if self._rule.applies(request.token_ids, request.asked.sampling.stop):
                 return True
         return False
 
     def _finish(self, request: _Request, stop: Literal["stop", "length"]) -> None:
         try:
-            answer = Answer(request.number, request.completion(stop))
+            answer = Answer(request.asked.number, request.completion(stop))
         except AgentRLError as error:
             self._diverged = True
-            answer = Answer(request.number, error=str(error))
+            answer = Answer(request.asked.number, error=str(error))
         self._answer(answer)
 
 

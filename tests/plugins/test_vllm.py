@@ -1,6 +1,7 @@
 """The engine on real vLLM, against transformers' plain forward."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -27,8 +28,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from agentrl.cli import main
 from agentrl.errors import AgentRLError, UsageError
-from agentrl.interfaces import Resources
+from agentrl.interfaces import Resources, Weights
 from agentrl.types import Completion, Sampling
 from agentrl_tiny import Tiny
 from agentrl_vllm import VLLMEngine
@@ -355,6 +357,26 @@ def test_weights_wait_for_requests_in_work_and_later_requests_wait_for_them(
     assert furthest(make_model(seed=9), some_ids(0, 5), second) < 1e-4
 
 
+def test_where_weights_wait_no_request_in_work_loses_what_it_has_read(
+    engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = ask(engine, some_ids(0, 20), max_tokens=9, seed=1)
+    step, refused = Backend.step, list[str]()
+
+    def step_and_forget(self: Backend) -> Any:
+        news = step(self)
+        try:
+            self.forget()
+        except AgentRLError as error:
+            refused.append(str(error))
+        return news
+
+    monkeypatch.setattr(Backend, "step", step_and_forget)
+    assert ask(engine, some_ids(0, 20), max_tokens=9, seed=1) == expected
+    assert len(refused) == 8
+    assert "could not clear its prefix cache" in refused[0]
+
+
 def drop_a_name(weights: dict[str, Any]) -> None:
     del weights["model.norm.weight"]
 
@@ -456,29 +478,41 @@ def test_the_built_in_model_is_served_with_its_own_tokenizer_and_context() -> No
 
 def load_in_flight(
     qwen: Path, in_flight: str, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[Completion], Completion]:
-    """Return two completions that new weights met after 31 of their tokens, and one after the first."""
-    engine, weights = start(qwen, in_flight=in_flight), make_model(seed=9).state_dict()
-    ids, wish = some_ids(0, 100), Sampling(max_tokens=80, seed=1, stop=(NEVER,))
+) -> tuple[list[Completion], list[Completion]]:
+    """Return two completions that new weights met after 31 of their tokens.
+
+    Then one whose turn had not come yet, with the prompt of the first, and one that goes on after the first.
+    """
+    engine, weights = start(qwen, in_flight=in_flight, max_batch=2), make_model(seed=9).state_dict()
+    ids, wish = some_ids(0, 100), Sampling(max_tokens=80, seed=1)
     meeting = weights_come_after(30, monkeypatch)
 
-    async def scene() -> tuple[list[Completion], Completion]:
-        asked = [asyncio.create_task(engine.generate(ids[i:], wish, str(i))) for i in range(2)]
+    async def scene() -> tuple[list[Completion], list[Completion]]:
+        prompts = [ids, ids[1:], ids]
+        asked = [asyncio.create_task(engine.generate(each, wish, "s")) for each in prompts]
         await meeting.at(meeting.reached)
         await engine.load_weights(weights, 1)
         assert not any(each.done() for each in asked)
-        met = [await each for each in asked]
-        after = await engine.generate(ids + met[0].token_ids, Sampling(max_tokens=9), "0")
+        *met, waited = [await each for each in asked]
+        after = await engine.generate(ids + met[0].token_ids, Sampling(max_tokens=9), "s")
         await engine.close()
-        return met, after
+        return met, [waited, after]
 
     return asyncio.run(scene())
+
+
+def check_later(met: list[Completion], later: list[Completion]) -> None:
+    """Check that what began under the new weights is theirs alone."""
+    ids, new = some_ids(0, 100), make_model(seed=9)
+    for prompt, completion in zip([ids, ids + met[0].token_ids], later, strict=True):
+        assert (completion.version, completion.changes) == (1, ())
+        assert furthest(new, prompt, completion) < 1e-3
 
 
 def test_requests_in_work_can_read_again_what_they_have_and_go_on_with_new_weights(
     qwen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    met, after = load_in_flight(qwen, "recompute", monkeypatch)
+    met, later = load_in_flight(qwen, "recompute", monkeypatch)
     old, new, ids = make_model(), make_model(seed=9), some_ids(0, 100)
     for index, completion in enumerate(met):
         ((first, version),) = completion.changes
@@ -488,22 +522,50 @@ def test_requests_in_work_can_read_again_what_they_have_and_go_on_with_new_weigh
         assert differences(old, ids[index:], completion)[:first].max() < 1e-3
         assert differences(new, ids[index:], completion)[first:].max() < 1e-3
         assert differences(old, ids[index:], completion)[first:].max() > 1e-2
-    assert (after.version, after.changes) == (1, ())
-    assert furthest(new, ids + met[0].token_ids, after) < 1e-3
+    check_later(met, later)
 
 
 def test_requests_in_work_can_keep_what_they_have_read_which_nobody_else_is_given(
     qwen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    met, after = load_in_flight(qwen, "keep", monkeypatch)
+    met, later = load_in_flight(qwen, "keep", monkeypatch)
     old, new, ids = make_model(), make_model(seed=9), some_ids(0, 100)
     for index, completion in enumerate(met):
         assert (completion.version, completion.changes, len(completion.token_ids)) == (0, (), 80)
         assert differences(old, ids[index:], completion)[:21].max() < 1e-3
         assert differences(old, ids[index:], completion)[31:].max() > 1e-2
         assert differences(new, ids[index:], completion)[31:].max() > 1e-2
-    assert after.version == 1
-    assert furthest(new, ids + met[0].token_ids, after) < 1e-3
+    check_later(met, later)
+
+
+def test_nobody_keeps_what_is_overwritten_after_weights_that_diverged(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A token that the long request does not read before the new weights come.
+    spoilt, unread = make_model(), 7
+    with torch.no_grad():
+        spoilt.model.embed_tokens.weight[unread] = float("nan")
+    new, ids = make_model(seed=9), some_ids(3, 100)
+    engine = start(qwen, in_flight="keep")
+
+    async def scene() -> Completion:
+        await engine.load_weights(spoilt.state_dict(), 1)
+        meeting = weights_come_after(10, monkeypatch)
+        asked = asyncio.create_task(engine.generate(ids, Sampling(max_tokens=60, seed=1), "s"))
+        with pytest.raises(AgentRLError, match="not numbers"):
+            await engine.generate([unread], Sampling(max_tokens=2), "t")
+        await meeting.at(meeting.reached)
+        await engine.load_weights(new.state_dict(), 2)
+        completion = await asked
+        await engine.close()
+        return completion
+
+    completion = asyncio.run(scene())
+    ((first, version),) = completion.changes
+    assert (completion.version, version) == (1, 2)
+    assert 5 < first <= 11
+    assert differences(make_model(), ids, completion)[:first].max() < 1e-3
+    assert differences(new, ids, completion)[first:].max() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -603,7 +665,23 @@ def test_a_process_that_dies_too_often_is_one_clear_error(qwen: Path) -> None:
 # A whole run
 
 
-STALE = {"staleness": 2, "steps": 4}
+SMALL = {
+    "tasks_per_step": 2,
+    "group_size": 4,
+    "evaluation.tasks": 4,
+    "threads": 1,
+    "steps": 2,
+    "engine.kv_cache_gb": 0.25,
+}
+
+
+def run_words(folder: Path, more: dict[str, Any]) -> list[str]:
+    sets = [part for key, value in {**SMALL, **more}.items() for part in ("--set", f"{key}={value}")]
+    return ["run", "--env", "deepsearch", "--engine", "vllm", "--out", str(folder), *sets]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -611,21 +689,60 @@ STALE = {"staleness": 2, "steps": 4}
     [
         {"engine.engines": 0},
         {"engine.engines": 1},
-        {**STALE, "engine.in_flight": "recompute"},
-        {**STALE, "engine.in_flight": "keep", "engine.engines": 1},
+        {"engine.engines": 1, "engine.in_flight": "keep", "staleness": 2, "steps": 4},
     ],
 )
 def test_a_run_trains_on_what_vllm_has_sampled(tmp_path: Path, more: dict[str, Any]) -> None:
-    small = {"tasks_per_step": 2, "group_size": 4, "evaluation.tasks": 4, "threads": 1, "steps": 2}
-    options = {**small, "engine.kv_cache_gb": 0.25, **more}
-    sets = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
-    run = ["run", "--env", "deepsearch", "--engine", "vllm", "--out", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, "-m", "agentrl", *run, *sets], capture_output=True, text=True)
+    command = [sys.executable, "-m", "agentrl", *run_words(tmp_path / "run", more)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == options["steps"]
+    rows = metrics(tmp_path / "run")
+    assert len(rows) == {**SMALL, **more}["steps"]
     # What older weights sampled is not compared.
     compared = [row.get("audit/max_logprob_difference") for row in rows]
     assert compared[0] is not None
     assert all(each is None or each < 1e-3 for each in compared)
     assert None not in compared or "staleness" in more
+    assert (max(row.get("staleness/max", 0) for row in rows) > 0) == ("staleness" in more)
+
+
+def weights_meet_the_second_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold its requests back until the first weights are due, and these until vLLM works on its requests."""
+    due = asyncio.Event()
+    generate, load = VLLMEngine.generate, VLLMEngine.load_weights
+
+    async def generate_when_due(
+        self: VLLMEngine, token_ids: list[int], sampling: Sampling, session: str
+    ) -> Completion:
+        if session.startswith("update 000002"):
+            await due.wait()
+        return await generate(self, token_ids, sampling, session)
+
+    async def load_in_their_midst(self: VLLMEngine, weights: Weights, version: int) -> None:
+        if version == 1:
+            meeting = weights_come_after(2, monkeypatch)
+            due.set()
+            await meeting.at(meeting.reached)
+        await load(self, weights, version)
+
+    monkeypatch.setattr(VLLMEngine, "generate", generate_when_due)
+    monkeypatch.setattr(VLLMEngine, "load_weights", load_in_their_midst)
+
+
+def test_a_run_learns_from_turns_that_two_versions_have_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights_meet_the_second_update(monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        main(run_words(tmp_path / "run", {"engine.in_flight": "recompute", "staleness": 1}))
+    assert ended.value.code == 0
+    second = metrics(tmp_path / "run")[1]
+    assert second["staleness/max"] == 1
+    # These are the tokens of the newest weights, wherever they begin.
+    assert second["audit/max_logprob_difference"] < 1e-3
+    played = gzip.decompress((tmp_path / "run" / "trajectories" / "step-000002.jsonl.gz").read_bytes())
+    segments = [segment for line in played.splitlines() for segment in json.loads(line)["segments"]]
+    first_turns = [
+        [span["version"] for span in segment["spans"] if span["turn"] == 0] for segment in segments
+    ]
+    assert [0, 1] in first_turns
