@@ -1,10 +1,14 @@
 """Settings that hold for all tests, and what many of them need."""
 
+import math
 import os
+import random
 import site
 import sys
+import time
 import venv
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,31 @@ from hypothesis import HealthCheck, settings
 # A machine that is busy is no fault of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="begin no further test after so many; which ones come first changes from day to day",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files with whole runs first: workers that share files out are not to end with the longest."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    if config.getoption("minutes") < math.inf:
+        random.Random(date.today().isoformat()).shuffle(items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("minutes")
+    if time.monotonic() - BEGAN > 60 * minutes:
+        pytest.skip(f"left out: {minutes:g} minutes are over")
 
 
 @pytest.fixture(scope="session")
