@@ -20,6 +20,8 @@ settings.load_profile("unhurried")
 
 
 BEGAN = time.monotonic()
+# Seconds of a slow test that does not say how many.
+SLOW = 1200
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,8 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the files with whole runs first: workers that share files out are not to end with the longest."""
+    """Put the files with whole runs first, and give slow tests time.
+
+    Workers that share files out are not to end with the longest.
+    """
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW))
     if config.getoption("minutes") < math.inf:
         random.Random(date.today().isoformat()).shuffle(items)
 
