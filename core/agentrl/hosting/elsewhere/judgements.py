@@ -4,19 +4,11 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 # Beyond so many, the oldest is forgotten.
 REMEMBERED = 10_000
-
-
-@dataclass
-class _Case:
-    """One piece of evidence, and what is said of it once somebody has said it."""
-
-    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    said: Any = None
 
 
 class Judgements:
@@ -24,18 +16,19 @@ class Judgements:
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._cases: dict[str, _Case] = {}
+        self._said: dict[bytes, str] = {}
+        self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, evidence: Any, judge: Callable[[], Awaitable[Any]]) -> Any:
         """Return what `judge` says of `evidence`, JSON-safe both; it is asked if it has not been before.
 
         Whoever brings the same evidence meanwhile waits. What failed or was cancelled is not remembered.
         """
-        text = json.dumps(evidence, sort_keys=True)
-        case = self._cases.setdefault(hashlib.sha256(text.encode()).hexdigest(), _Case())
-        while len(self._cases) > REMEMBERED:
-            del self._cases[next(iter(self._cases))]
-        async with case.busy:
-            if case.said is None:
-                case.said = json.dumps(await judge())
-        return json.loads(case.said)
+        key = hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).digest()
+        asking = self._asking.setdefault(key, asyncio.Lock())
+        async with asking:
+            if key not in self._said:
+                self._said[key] = json.dumps(await judge())
+                while len(self._said) > REMEMBERED:
+                    del self._said[next(iter(self._said))]
+            return json.loads(self._said[key])
