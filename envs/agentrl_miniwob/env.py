@@ -56,13 +56,11 @@ FORGETS_NOT = frozenset(
 # What so small a model as the built-in one can be taught; with the others in `EXPERTS` it is lucky or lost.
 WITHIN_REACH = (
     "click-collapsible",
-    "click-tab",
     "click-test",
     "enter-password",
     "enter-text",
     "enter-text-dynamic",
     "focus-text",
-    "focus-text-2",
     "login-user",
 )
 

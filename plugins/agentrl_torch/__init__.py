@@ -4,7 +4,12 @@
 use, so that looking at the package costs no import of torch.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read when torch is loaded: threads of it that have nothing to do leave their core to others. By default they
+# keep it busy for a while, and web pages that are played beside the engine take a quarter longer.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from agentrl_torch.engine import TorchEngine
