@@ -53,7 +53,7 @@ FORGETS_NOT = frozenset(
     )
 )
 
-# What so small a model as the built-in one can be taught; with the others in `EXPERTS` it is lucky or lost.
+# What so small a model as the built-in one can be taught in half an hour.
 WITHIN_REACH = (
     "click-collapsible",
     "click-test",

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,7 +17,8 @@ class Judgements:
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._said: dict[bytes, str] = {}
+        # Compressed: there is one for each episode, and verdicts say the same things over and over.
+        self._said: dict[bytes, bytes] = {}
         self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, evidence: Any, judge: Callable[[], Awaitable[Any]]) -> Any:
@@ -28,7 +30,7 @@ class Judgements:
         asking = self._asking.setdefault(key, asyncio.Lock())
         async with asking:
             if key not in self._said:
-                self._said[key] = json.dumps(await judge())
+                self._said[key] = zlib.compress(json.dumps(await judge()).encode())
                 while len(self._said) > REMEMBERED:
                     del self._said[next(iter(self._said))]
-            return json.loads(self._said[key])
+            return json.loads(zlib.decompress(self._said[key]))
