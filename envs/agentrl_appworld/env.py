@@ -91,7 +91,9 @@ class AppWorld(RemoteEnv):
         memory_mb=4096,
         preload_seconds=300.0,
         # Not the rest of the plugin: who knows how the small world is made can tell its answers.
-        sandbox=Sandbox(readable=("{package}/inside/answers.py", "{package}/inside/opening.py")),
+        sandbox=Sandbox(
+            readable=tuple(f"{{package}}/inside/{name}.py" for name in ("answers", "hastening", "opening"))
+        ),
     )
     # The first reset of a check waits for the workers.
     checked_with: ClassVar[Mapping[str, Any]] = {"tasks": 2, "seconds": environment.preload_seconds}

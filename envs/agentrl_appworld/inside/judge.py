@@ -24,10 +24,13 @@ def preload(config: Mapping[str, Any]) -> None:
 
     `config["truth_root"]` is a folder with data/, ground truth included.
     """
+    from hastening import prepare_shell  # type: ignore[import-not-found]
     from opening import open_root, rehearse  # type: ignore[import-not-found]
 
     task = open_root(config["truth_root"])
     rehearse(task)
+    # A judge runs no code of an episode.
+    prepare_shell(used=None)
     judge({"id": task}, 0, [], config)
 
 

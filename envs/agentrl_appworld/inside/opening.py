@@ -1,11 +1,9 @@
 """Open AppWorld's folder and rehearse, so that processes forked afterwards find everything at hand.
 
 What an API call does for the first time in a process, such as to make the class that validates what it
-stores, takes several times as long as the call. Worker and judge both read this file, which imports nothing
-of ours.
+stores, takes several times as long as the call. Worker and judge both read this file.
 """
 
-import functools
 import os
 import shutil
 import uuid
@@ -34,10 +32,10 @@ def open_root(root: str) -> str:
     os.environ["APPWORLD_ROOT"] = root
     # That AppWorld signs its tokens with a short key is no news, but would be told for every call.
     warnings.filterwarnings("ignore", module="jwt")
-    from appworld import requester, update_root  # type: ignore[import-not-found]
+    from appworld import update_root  # type: ignore[import-not-found]
+    from hastening import hasten  # type: ignore[import-not-found]
 
-    # Each world asks for the routes of all its apps anew; they are the same, and take a third of its opening.
-    requester.build_main_app = functools.cache(requester.build_main_app)
+    hasten()
     update_root(root)
     tasks = sorted(path.name for path in (Path(root) / "data" / "tasks").iterdir())
     if not tasks:

@@ -46,6 +46,7 @@ def preload(config: Mapping[str, Any]) -> None:
 
     `config["play_root"]` is a folder with data/ but no ground truth; episodes make their folders in it.
     """
+    from hastening import prepare_shell  # type: ignore[import-not-found]
     from opening import open_root, rehearse  # type: ignore[import-not-found]
 
     task = open_root(config["play_root"])
@@ -53,6 +54,7 @@ def preload(config: Mapping[str, Any]) -> None:
     reset({"id": task}, 0, config)
     step({"text": "```python\nprint(apis.supervisor.show_profile())\n```"})
     close()
+    prepare_shell()
 
 
 def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict[str, Any]:
