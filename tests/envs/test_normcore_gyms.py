@@ -12,6 +12,7 @@ from agentrl import Action, Observation, Task
 from agentrl_normcore import Normcore
 from agentrl_normcore.conditions import PROFILES
 from agentrl_normcore.gym import LEVELS, gym_names
+from agentrl_normcore.gyms.dropdown import Dropdown
 from agentrl_normcore.playing import Episode, Run, expert_run, play_all, replay
 from agentrl_normcore.testing import (
     GymUnderTest,
@@ -122,6 +123,15 @@ def test_conditions_that_were_on_are_told() -> None:
     assert calm.outcome.metrics == {"actions": 4, "action_errors": 0, "missing": 0, "forbidden": 0}
     tasks = [task_of("mail", level, "hostile", number) for level in LEVELS for number in range(2)]
     assert any(episode.outcome.tags for episode in played(*map(expert_run, tasks)))
+
+
+def test_what_is_called_missing_is_the_label_of_no_option() -> None:
+    posed = [Dropdown().pose(random.Random(seed), level) for seed in range(3000) for level in (2, 3)]
+    missing = [problem for problem in posed if problem.facts["case"] == "missing"]
+    assert any(problem.facts["manner"] == "twins" for problem in missing)
+    for problem in missing:
+        labels = [label for _, label in problem.shown["lists"][-1]["options"]]
+        assert problem.facts["wanted"]["Room"] not in labels
 
 
 def test_nothing_done_is_missing_everything() -> None:

@@ -137,7 +137,8 @@ def _wayward(chance: Random, level: int) -> Problem:
     if case == "twins" and manner != "twins":
         case = "plain"
     if case == "missing":
-        wanted["Room"] = next(room for room in ROOMS if [room, room] not in lists[-1]["options"])
+        shown_rooms = {label for _, label in lists[-1]["options"]}
+        wanted["Room"] = next(room for room in ROOMS if room not in shown_rooms)
         shown["codes"] = False
     dropped = chance.randint(1, level) if manner == "dropped" else 0
     return _as_problem(shown, wanted, manner, case, dropped)
