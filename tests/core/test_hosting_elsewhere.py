@@ -319,6 +319,28 @@ def test_an_episode_plays_in_another_python(folder: Path) -> None:
     assert list(folder.glob("closed-*")), "the world is closed when its episode is over"
 
 
+# Makes the second episode fail as where no process can be made for want of memory.
+NO_MORE = """
+def fork(plain=os.fork, forks=[]):
+    forks.append(1)
+    if len(forks) == 2:
+        raise OSError(12, "out of memory")
+    return plain()
+os.fork = fork
+"""
+
+
+def test_a_process_that_cannot_be_made_costs_its_own_episode_only(folder: Path) -> None:
+    async def body(pool: RemotePool) -> list[str]:
+        async with pool.lease() as env:
+            await env.reset(TASK, 1)
+            with pytest.raises(WorkerDied, match="no process could be made"):
+                await step(pool, "fine")
+            return [(await env.step(Action("fine"))).text, (await step(pool, "fine")).text]
+
+    assert play(body, size=2, folder=str(folder), preload=NO_MORE) == ["fine", "fine"]
+
+
 def test_a_judge_apart_is_told_what_the_world_has_put_on_record() -> None:
     async def body(pool: RemotePool) -> tuple[Observation, Outcome]:
         async with pool.lease() as env:

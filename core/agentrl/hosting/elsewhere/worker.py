@@ -172,7 +172,11 @@ class Zygote:
     def _fork(self, number: int, channel: int, errors: int) -> None:
         parent = os.getpid()
         sys.stdout.flush()
-        pid = self.enclosure.fork() if self.enclosure else os.fork()
+        try:
+            pid = self.enclosure.fork() if self.enclosure else os.fork()
+        except OSError as error:
+            self._stillborn(number, channel, errors, error)
+            return
         if pid == 0:
             try:
                 self._become(parent, channel, errors)
@@ -187,6 +191,14 @@ class Zygote:
         if self.order["episode_seconds"] is not None:
             self.deadlines[pid] = _now() + self.order["episode_seconds"]
         send(self.control, {"forked": number, "pid": pid})
+
+    def _stillborn(self, number: int, channel: int, errors: int, error: OSError) -> None:
+        """Tell why there is no process; the other episodes go on."""
+        with suppress(OSError):
+            os.write(errors, ("no process could be made for the episode: %s\n" % error).encode())  # noqa: UP031
+        os.close(channel)
+        os.close(errors)
+        send(self.control, {"ended": number, "status": 1 << 8, "overdue": False})
 
     def _become(self, parent: int, channel: int, errors: int) -> None:
         """Make this new process an episode's: nothing but the preloaded modules is shared with others."""
