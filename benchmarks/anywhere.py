@@ -56,7 +56,7 @@ WAYS = (
     Way("lora", {"trainer.lora.rank": 8, "trainer.learning_rate": 3e-3}, ("peft",)),
     Way(
         "ray, fsdp2 on 2 nodes",
-        {"runtime": "ray", "runtime.strategy": "STRICT_SPREAD", "trainer.ranks": 2, "simulator.workers": 2},
+        {"runtime": "ray", "runtime.strategy": "SPREAD", "trainer.ranks": 2, "simulator.workers": 2},
         ("ray",),
     ),
 )

@@ -163,8 +163,8 @@ async def told(page: str, seed: int, right: bool) -> tuple[list[Any], dict[str, 
         while not seen.done and len(actions) < 10:
             text = expert(seen) if right else f"click({View.of(seen.text).all()[-1].bid!r})"
             call = parse(text)
-            bid, *rest = call.arguments.values()
-            actions.append([call.name, await path_of(env, bid), rest])
+            target, *rest = call.arguments.values()
+            actions.append([call.name, await path_of(env, View.of(seen.text).meant(target)), rest])
             seen = await env.step(Action(text))
         outcome = await env.judge()
         return actions, {"success": outcome.success, "goal": env.goal, **outcome.metrics}
@@ -231,11 +231,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     options = arguments()
     found = measure(options)
-    one = statistics.median(
-        found[name]["median"] for name in found if name in ("1 contexts", "again 1 context")
-    )
+    keep(found, options.json)
+    alone = [found[name]["median"] for name in found if name in ("1 contexts", "again 1 context")]
     for name, each in found.items():
-        print(f"{name:26} {each['median'] * 1000:9.1f} ms a step, {each['median'] / one:7.1f} x one context")
+        ratio = f", {each['median'] / statistics.median(alone):7.1f} x one context" if alone else ""
+        print(f"{name:26} {each['median'] * 1000:9.1f} ms a step{ratio}")
     if options.agree:
         if not options.peer:
             sys.exit("--agree compares with BrowserGym; name a folder for it with --peer")
@@ -248,8 +248,12 @@ def main() -> None:
         for each in found["agreement"]:
             if not each["agree"]:
                 print(f"  {each['page']} seed {each['seed']}: ours {each['ours']}, theirs {each['theirs']}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        keep(found, options.json)
+
+
+def keep(found: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """The sides of `engines.py`, each in a process of its own: the same requests to vLLM itself and to agentrl.
 
-All are started with the same arguments of vLLM's `EngineArgs`, and send it the same ids with the same
-`SamplingParams`. vLLM itself is driven in the shortest way there is: in its process, `LLM.generate` where all
-requests are known, else its loop with a follow-up added as soon as a step has ended a turn; from another
-process, `AsyncLLM`.
+All are started with the same arguments of vLLM's `EngineArgs` (but that agentrl does without vLLM's
+tokenizer), and send it the same ids with the same `SamplingParams`; where a string ends turns, vLLM itself
+and agentrl look for it each in its own way. vLLM itself is driven in the shortest way there is: in its
+process, `LLM.generate` where all requests are known, else its loop with a follow-up added as soon as a step
+has ended a turn; from another process, `AsyncLLM`.
 """
 
 import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,18 @@ from agentrl.types import Sampling
 from agentrl_vllm import VLLMEngine
 
 Range = tuple[int, int]
+# Ends turns, and never comes.
+NEVER = "\n</a string that no random model says>"
 # Ids that every model here has, and that stand for nothing special.
 _IDS = range(10, VOCABULARY)
 
 
 @dataclass(frozen=True, slots=True)
 class Talks:
-    """Conversations that go on side by side: from how many to how many tokens, and turns, each has."""
+    """Conversations that go on side by side: from how many to how many tokens, and turns, each has.
+
+    `stop` are strings that end a turn.
+    """
 
     name: str
     number: int
@@ -35,6 +42,7 @@ class Talks:
     prompt: Range
     observation: Range
     new: Range
+    stop: tuple[str, ...] = ()
 
     def script(self, seed: int) -> "Script":
         """Return for each conversation, turn by turn, what is given and how many tokens are to be sampled."""
@@ -74,16 +82,19 @@ class AgentRL:
         """Load the model."""
         await self._engine.start(self._model, Resources(threads=self._threads))
 
-    async def play(self, script: Script) -> int:
+    async def play(self, script: Script, stop: tuple[str, ...]) -> int:
         """Return how many tokens were sampled."""
-        return await _converse(script, self._ask)
+        return await _converse(script, partial(self._ask, stop))
 
     async def close(self) -> None:
         """Release everything."""
         await self._engine.close()
 
-    async def _ask(self, ids: list[int], new: int, seed: int, talk: int) -> Sequence[int]:
-        completion = await self._engine.generate(ids, Sampling(max_tokens=new, seed=seed), str(talk))
+    async def _ask(
+        self, stop: tuple[str, ...], ids: list[int], new: int, seed: int, talk: int
+    ) -> Sequence[int]:
+        sampling = Sampling(max_tokens=new, seed=seed, stop=stop)
+        completion = await self._engine.generate(ids, sampling, str(talk))
         return completion.token_ids
 
 
@@ -106,23 +117,23 @@ class Raw:
 
         self._llm = LLM(model=setup.model, **setup.arguments)
 
-    async def play(self, script: Script) -> int:
+    async def play(self, script: Script, stop: tuple[str, ...]) -> int:
         """Return how many tokens were sampled."""
         if all(len(turns) == 1 for turns in script):
-            return self._single(script)
-        return self._converse(script)
+            return self._single(script, stop)
+        return self._converse(script, stop)
 
     async def close(self) -> None:
         """Release everything."""
         self._llm.llm_engine.engine_core.shutdown()
 
-    def _single(self, script: Script) -> int:
+    def _single(self, script: Script, stop: tuple[str, ...]) -> int:
         prompts = [{"prompt_token_ids": ids} for ((ids, _),) in script]
-        params = [_params(new, _seed(talk, 0), self._ends) for talk, ((_, new),) in enumerate(script)]
+        params = [_params(new, _seed(talk, 0), self._ends, stop) for talk, ((_, new),) in enumerate(script)]
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    def _converse(self, script: Script) -> int:
+    def _converse(self, script: Script, stop: tuple[str, ...]) -> int:
         engine, sampled = self._llm.llm_engine, 0
         histories: list[list[int]] = [[] for _ in script]
 
@@ -130,7 +141,7 @@ class Raw:
             ids, new = script[talk][turn]
             histories[talk] += ids
             prompt = {"prompt_token_ids": list(histories[talk])}
-            engine.add_request(f"{talk} {turn}", prompt, _params(new, _seed(talk, turn), self._ends))
+            engine.add_request(f"{talk} {turn}", prompt, _params(new, _seed(talk, turn), self._ends, stop))
 
         for talk in range(len(script)):
             ask(talk, 0)
@@ -162,18 +173,20 @@ class RawElsewhere:
 
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(model=setup.model, **setup.arguments))
 
-    async def play(self, script: Script) -> int:
+    async def play(self, script: Script, stop: tuple[str, ...]) -> int:
         """Return how many tokens were sampled."""
-        return await _converse(script, self._ask)
+        return await _converse(script, partial(self._ask, stop))
 
     async def close(self) -> None:
         """Release everything."""
         self._llm.shutdown()
         del self._llm
 
-    async def _ask(self, ids: list[int], new: int, seed: int, talk: int) -> Sequence[int]:
+    async def _ask(
+        self, stop: tuple[str, ...], ids: list[int], new: int, seed: int, talk: int
+    ) -> Sequence[int]:
         prompt: Any = {"prompt_token_ids": ids}
-        params = _params(new, seed, self._ends)
+        params = _params(new, seed, self._ends, stop)
         async for output in self._llm.generate(prompt, params, f"{talk} {seed}"):
             found: Sequence[int] = output.outputs[0].token_ids
         return found
@@ -201,7 +214,7 @@ async def _serve(work: Sequence[Talks], side: Any, connection: Any) -> None:
 async def _play(talks: Talks, seed: int, side: Any) -> Played:
     script = talks.script(seed)
     watch = Stopwatch()
-    sampled = await side.play(script)
+    sampled = await side.play(script, talks.stop)
     return Played(watch.lap(), sum(len(ids) for turns in script for ids, _ in turns), sampled)
 
 
@@ -231,10 +244,14 @@ def _setup(model: Path, threads: int) -> Any:
     from agentrl_vllm.starting import make_setup
 
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    return make_setup(VLLMEngine.Config(), model, describe(model), Resources(threads=threads))
+    setup = make_setup(VLLMEngine.Config(), model, describe(model), Resources(threads=threads))
+    return replace(setup, arguments={**setup.arguments, "skip_tokenizer_init": False})
 
 
-def _params(new: int, seed: int, ends: list[int]) -> Any:
+def _params(new: int, seed: int, ends: list[int], stop: tuple[str, ...]) -> Any:
+    import msgspec
+
     from agentrl_vllm.backend import sampling_params
 
-    return sampling_params(Sampling(max_tokens=new, seed=seed), ends, every_token=False)
+    params = sampling_params(Sampling(max_tokens=new, seed=seed), ends, every_token=False)
+    return msgspec.structs.replace(params, stop=list(stop), detokenize=True) if stop else params

@@ -7,11 +7,12 @@
 Both sides get the same token ids in the same order, with the same seeds, log-probabilities and prefix cache
 (see `engine_sides`), as many side by side, and must sample equally many tokens: no token ends a turn, and how
 long each is was drawn before. "One turn" is a batch that is known from the beginning; in "many turns" each
-of many conversations goes on, with all its ids, as soon as its last turn is there. Here: vLLM in the process
-that asks, which is what `engine.engines=0` does. Elsewhere: `AsyncLLM` against `engine.engines=1`, both in a
-process of their own. A round is all talks of one side and then of the other, who goes first alternates, and
-ratios are within a round. Needs vLLM (docs/engines.md); on a machine that is not quiet `--clock cpu`, which
-sees what is computed here only.
+of many conversations goes on, with all its ids, as soon as its last turn is there; a third time a string,
+which never comes, would end turns, as agents have it. Here: vLLM in the process that asks, which is what
+`engine.engines=0` does. Elsewhere: `AsyncLLM` against `engine.engines=1`, both in a process of their own. A
+round is all talks of one side and then of the other, who goes first alternates, and ratios are within a
+round. Needs vLLM (docs/engines.md); on a machine that is not quiet `--clock cpu`, which sees what is computed
+here only.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from statistics import median
 from typing import Any
 
 import engine_sides
-from engine_sides import AgentRL, Played, Raw, RawElsewhere, Talks
+from engine_sides import NEVER, AgentRL, Played, Raw, RawElsewhere, Talks
 from learning_report import put
 from race import Side
 from work import TEN_MILLION, write_model
@@ -33,6 +34,7 @@ from work import TEN_MILLION, write_model
 TALKS = (
     Talks("one turn", 64, (1, 1), (100, 300), (0, 0), (16, 128)),
     Talks("many turns", 24, (3, 8), (100, 300), (20, 150), (8, 64)),
+    Talks("many turns, a stop string", 24, (3, 8), (100, 300), (20, 150), (8, 64), (NEVER,)),
 )
 # For each place: vLLM's side and agentrl's.
 PLACES: dict[str, tuple[Any, Any]] = {

@@ -102,18 +102,18 @@ def loads(group: Group) -> tuple[Load, Load]:
     return trie, Load(tokens, pairs, tokens, pairs, sampled)
 
 
-def over_trie(folder: Path, group: Group, options: argparse.Namespace, kernels: str) -> Iterator[None]:
-    """Make an update whenever asked."""
+def over_trie(folder: Path, group: Group, options: argparse.Namespace, kernels: str) -> Iterator[float]:
+    """Make an update whenever asked, and return the most GiB of a GPU that it took."""
     memory = {"gradient_checkpointing": options.recompute, "micro_batch_tokens": options.tokens}
     trainer, algorithm = TorchTrainer(TorchTrainer.Config(kernels=kernels, **memory)), GRPO()
     trainer.start(folder, algorithm.needs, 1000, Resources(device=options.device))
     while True:
         batch = trainer.prepare([group], algorithm.needs)
-        trainer.update(batch, algorithm.credit(batch), algorithm)
-        yield
+        # It counts the most itself, and then anew.
+        yield trainer.update(batch, algorithm.credit(batch), algorithm).get("memory/gpu_peak", 0.0)
 
 
-def padded(folder: Path, group: Group, options: argparse.Namespace) -> Iterator[None]:
+def padded(folder: Path, group: Group, options: argparse.Namespace) -> Iterator[float]:
     """Make the same update with transformers' own model whenever asked."""
     device, rows = torch.device(options.device), micro_batch.encode([group])
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
@@ -136,24 +136,24 @@ def padded(folder: Path, group: Group, options: argparse.Namespace) -> Iterator[
             (-(advantages_B1[here] * logprobs_BN).sum() / targets_BN.numel()).backward()
         optimization.step(optimizer, 1.0, 1)
         optimizer.zero_grad()
-        yield
+        yield torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
 
 
-def measure(updates: Iterator[None], options: argparse.Namespace) -> tuple[float, float]:
+def measure(updates: Iterator[float], options: argparse.Namespace) -> tuple[float, float]:
     """Return the median seconds of an update, after one that compiles, and GiB of a GPU at the most."""
-    cuda, seconds = torch.cuda.is_available(), []
+    cuda, seconds, peaks = torch.cuda.is_available(), [], []
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     for _ in range(options.repeats + 1):
         begun = time.perf_counter()
-        next(updates)
+        peaks.append(next(updates))
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-    return median(seconds[1:]), torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
+    return median(seconds[1:]), max(peaks)
 
 
-def row(make: Callable[[], Iterator[None]], flops: float, options: argparse.Namespace) -> str:
+def row(make: Callable[[], Iterator[float]], flops: float, options: argparse.Namespace) -> str:
     try:
         seconds, peak = measure(make(), options)
     except (OutOfMemory, torch.OutOfMemoryError):
