@@ -325,10 +325,13 @@ def test_equal_worlds_have_equal_keys_and_a_change_makes_another(world: World) -
 def test_the_judge_believes_only_calls_that_an_episode_can_make(world: World) -> None:
     task = "pay00_1"
     solution = [fence(code) for code in world.known(task, "turns")]
-    (played,) = world.play([job(task, *solution)])
+    played, idle = world.play([job(task, *solution), job(task, fence("print(1)"))])
     honest = played["records"]
     forged = [
-        {**honest[-1], "calls": [{"method": method, "url": url, "data": {}} for method, url in calls]}
+        {
+            **idle["records"][-1],
+            "calls": [{"method": method, "url": url, "data": {}} for method, url in calls],
+        }
         for calls in (
             [("post", "/admin/payment_cards"), ("get", "http://example.com/"), ("__init__", "/venmo/x")],
             [("get", "/../supervisor/profile"), ("get", "//example.com/venmo"), ("get", 7)],
@@ -340,6 +343,52 @@ def test_the_judge_believes_only_calls_that_an_episode_can_make(world: World) ->
     assert not first["success"]
     assert not second["success"]
     assert right["success"]
+
+
+# What an episode's code may do to a note, so that the judge is not told of it or cannot make it again.
+HIDDEN = {
+    "calls that are not tracked": "made = create(**note, track=False)",
+    "a path that the judge refuses": "made = requester.post('/simple_note/notes?x', data=note)",
+    "calls that are forgotten": "made = create(**note); requester.request_tracker.requests.pop()",
+}
+NOTES = """
+create, me = apis.simple_note.create_note, apis.supervisor.show_profile()["email"]
+accounts = {each["account_name"]: each["password"] for each in apis.supervisor.show_account_passwords()}
+session = apis.simple_note.login(username=me, password=accounts["simple_note"])
+note = {"title": "x", "content": "y", "access_token": session["access_token"]}
+"""
+
+
+@APPWORLD
+@LONG
+def test_what_an_episode_changes_by_other_means_than_its_calls_is_not_judged(world: World) -> None:
+    task = "pay00_1"
+    solution = [fence(code) for code in world.known(task, "turns")]
+    said = [[fence(f"{NOTES}{code}\nprint(made['note_id'])"), *solution] for code in HIDDEN.values()]
+    played = world.play([job(task, *each) for each in said])
+    assert all("Execution failed" not in each["seen"][1]["text"] for each in played)
+    jobs = [{**job(task), "records": each["records"]} for each in played]
+    for result in world.attempt("judge", world.truth, jobs, parallel=2):
+        assert "cannot be told from its calls" in result["crash"]
+
+
+@APPWORLD
+@LONG
+def test_who_logs_out_is_not_logged_out_in_the_next_episode_that_is_judged(world: World) -> None:
+    task = "notewrite00_1"
+    solution = [fence(code) for code in world.known(task, "turns")]
+    out = fence(f"{NOTES}print(apis.simple_note.logout(access_token=note['access_token']))")
+    used = fence(f"{NOTES}print(apis.simple_note.search_notes(access_token=note['access_token']))")
+    played = world.play([job(task, first, *solution) for first in (out, used)])
+    code = (
+        "import json, sys, judge\n"
+        "root, jobs = sys.argv[1], json.loads(sys.argv[2])\n"
+        "judge.preload({'truth_root': root})\n"
+        "judged = [judge.judge({'id': task}, 1, records, {}) for task, records in jobs]\n"
+        "print(json.dumps([each['success'] for each in judged]))"
+    )
+    records = json.dumps([[task, each["records"]] for each in played])
+    assert json.loads(run("-c", code, world.truth, records).splitlines()[-1]) == [True, True]
 
 
 @APPWORLD

@@ -1,9 +1,10 @@
-"""What the APIs answered, in short: whoever makes an episode's calls again sees whether they went alike.
+"""What APIs answered and changed, in short: whoever makes an episode's calls again sees if they went alike.
 
 Standard library only. The episode's process listens to its requester, and so does the judge's.
 """
 
 import hashlib
+import json
 import re
 from typing import Any
 
@@ -30,3 +31,9 @@ def listen(requester: Any) -> dict[int, str]:
 def digest(status: int, text: str) -> str:
     """Return an answer in short."""
     return f"{status} {hashlib.sha256(_TOKEN.sub('', text).encode()).hexdigest()[:12]}"
+
+
+def changes(world: Any) -> str:
+    """Return in short what was done to the databases of a world, in order."""
+    done = json.dumps(world.models.get_tracked_db_changes(), default=repr)
+    return hashlib.sha256(done.encode()).hexdigest()[:12]

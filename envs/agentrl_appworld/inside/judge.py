@@ -8,6 +8,7 @@ on the account and the clock, and the clock stands still at the task's time.
 import json
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -43,9 +44,10 @@ def judge(
     number of failed checks about what must not change. `refused_calls` are calls that no API could have got.
 
     Raises:
-        RuntimeError: a call was answered otherwise than in the episode, so that nobody knows what it led to.
+        RuntimeError: a call was answered otherwise than in the episode, or all of them together have not done
+            to the databases what was done there, so that nobody knows what the episode led to.
     """
-    from answers import listen  # type: ignore[import-not-found]
+    from answers import changes, listen  # type: ignore[import-not-found]
     from appworld import AppWorld, evaluate_task  # type: ignore[import-not-found]
     from appworld.apps.model_lib import CachedDBHandler  # type: ignore[import-not-found]
 
@@ -55,12 +57,18 @@ def judge(
     try:
         answers = listen(world.requester)
         refused = sum(not _repeat(world, call, answers) for call in calls[:MOST_CALLS])
+        if records and records[-1].get("changes") != changes(world):
+            raise RuntimeError(
+                "made again, the episode's calls change other things than were changed in it, which has used "
+                "other means as well: what the episode led to cannot be told from its calls"
+            )
         world.execute("pass")  # writes the databases to where the evaluation looks for them
         tracker = evaluate_task(task_id=task["id"], experiment_name=name, save_report=False)
     finally:
         world.close()
         AppWorld.close_all()
         CachedDBHandler.reset()
+        _forget_logouts()
         shutil.rmtree(world.base_output_directory, ignore_errors=True)
     truth = world.task.ground_truth.answer
     facts = summarize(tracker.passes, tracker.failures, tracker.num_tests)
@@ -110,6 +118,13 @@ def given_answer(calls: Sequence[Mapping[str, Any]]) -> str | None:
             answer = data.get("answer")
             return answer if answer is None or isinstance(answer, str) else json.dumps(answer)
     return None
+
+
+def _forget_logouts() -> None:
+    """Forget which tokens were logged out: AppWorld's apps know it for as long as the process lives."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("appworld.apps.") and getattr(module, "logging_manager", None) is not None:
+            module.logging_manager.blacklisted_tokens.clear()
 
 
 def _repeat(world: Any, call: Mapping[str, Any], answers: Mapping[int, str]) -> bool:

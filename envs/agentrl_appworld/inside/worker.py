@@ -90,12 +90,15 @@ def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict
 def step(action: Mapping[str, Any]) -> dict[str, Any]:
     """Run the first block of code in what the agent said, and return what it printed, within the limit.
 
-    The record has the API `calls` in order, each with its `answer` in short, whether the action failed as
-    `error`, and whether the task is `completed`.
+    The record has the API `calls` in order, each with its `answer` in short, what all calls of the episode
+    have done to the databases as `changes`, whether the action failed as `error`, and whether the task is
+    `completed`.
 
     Raises:
         RuntimeError: the episode is over.
     """
+    from answers import changes
+
     episode = _open[-1]
     if episode.done:
         raise RuntimeError("the episode is over; reset first")
@@ -114,6 +117,7 @@ def step(action: Mapping[str, Any]) -> dict[str, Any]:
         "action_key": action_key(code, calls),
         "record": {
             "calls": calls,
+            "changes": changes(episode.world),
             "error": error,
             "completed": completed,
         },

@@ -54,7 +54,7 @@ class Problem:
             "wrong": join(self.wrong, end),
             "twice": join(self.twice, end),
             "stray": join(*self.steps, STRAY, end),
-            "not_completed": join(*self.steps) if self.answer_code else join(self.wrong),
+            "not_completed": join(*self.steps),
         }
 
 
