@@ -140,12 +140,13 @@ class AppWorld(RemoteEnv):
 
     @property
     def sandbox(self) -> Sandbox | None:
-        """Return the walls, behind which the data without ground truth can be seen."""
+        """Return the walls, behind which the data can be seen but no ground truth, wherever it lies."""
         walls, play = super().sandbox, str(self.world.play)
         if walls is None:
             return None
         readable = (*walls.readable, f"{play}/data")
-        return replace(walls, readable=readable, writable=(f"{play}/experiments",))
+        truth = str((self.world.truth / "data").resolve())
+        return replace(walls, readable=readable, writable=(f"{play}/experiments",), hidden=(truth,))
 
     def worker_config(self) -> Mapping[str, Any]:
         """Return what worker and judge get: the options, and where their data is."""

@@ -82,6 +82,15 @@ class Lenient(Walled):
     environment: ClassVar[Environment] = Environment(worker="world.py", sandbox=Sandbox(programs=True))
 
 
+class Hiding(Walled):
+    """Shows a folder in which something lies that episodes must not see."""
+
+    environment: ClassVar[Environment] = Environment(
+        worker="world.py",
+        sandbox=Sandbox(readable=("{files}/play",), hidden=("{files}/play/truth", "/no/such")),
+    )
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pretend that the environments of the envs above are set up, with a truth beside what is played on."""
@@ -169,6 +178,17 @@ def test_the_truth_cannot_be_read_by_its_path(walls: None, folder: Path) -> None
         outside, inside = both(f"loot = open({path!r}).read()")
         assert outside == repr(SECRET)
         assert inside.startswith("FileNotFoundError"), inside
+
+
+def test_what_is_hidden_in_a_folder_that_can_be_read_is_an_empty_folder(walls: None) -> None:
+    place = site_of(Hiding).files / "play" / "truth"
+    place.mkdir(parents=True)
+    (place / "answer.txt").write_text(SECRET)
+    look = f"loot = [str(p.name) for p in pathlib.Path('{place.parent}').rglob('*')]"
+    (seen,) = loot(look, env=Hiding)
+    assert sorted(eval(seen)) == ["question.txt", "truth"]
+    (said,) = loot(f"pathlib.Path('{place}/mine').write_text('x')", env=Hiding)
+    assert "Read-only file system" in said
 
 
 def test_nothing_of_home_cache_and_other_programs_is_there(walls: None, folder: Path) -> None:

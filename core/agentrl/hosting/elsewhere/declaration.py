@@ -43,12 +43,14 @@ class Sandbox:
             is left out.
         writable: folders that the world writes to. Each episode finds them empty, and what it leaves there
             goes with it; so it does in the home folder and in that for temporary files, which it always has.
+        hidden: folders that are empty for every episode, even where they lie in a folder that it sees.
         disk_mb: what fits into each of these folders, MiB of memory.
         programs: whether an episode may start programs; if not, it can only make threads.
     """
 
     readable: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     disk_mb: int = 64
     programs: bool = False
 

@@ -151,7 +151,8 @@ def _own(site: Site, sandbox: Sandbox, files: Sequence[Path]) -> Iterator[str]:
     yield from ("--dir", str(site.files), "--ro-bind-try", venv, venv)
     for path in (*readable, *map(str, files)):
         yield from ("--ro-bind-try", path, path)
-    for path in writable:
+    hidden = [path for path in map(site.fill, sandbox.hidden) if os.path.isdir(path)]
+    for path in (*writable, *hidden):
         yield from ("--tmpfs", path)
-    for folder in (*own, "/"):
+    for folder in (*own, *hidden, "/"):
         yield from ("--remount-ro", folder)
