@@ -164,12 +164,14 @@ class Loop:
 
     async def _learn(self, collection: Collection) -> dict[str, float]:
         """Update the weights; while episodes are played ahead, beside them."""
-        kept, version = collection.usable(), self.progress.step
+        kept = collection.usable()
+        # Where nothing is played ahead, the newest weights have sampled everything, whoever says otherwise.
+        version = self.progress.step if self._config.staleness else None
         if not kept:
             self._display.warn("no group was kept, so this step updates nothing")
             return {"groups/kept": 0.0}
         shown = {"groups/kept": len(kept) / len(collection.played)}
-        if self._config.staleness:
+        if version is not None:
             shown |= staleness(kept, version)
         return shown | await self._aside(lambda: self._update(kept, version))
 
@@ -187,7 +189,7 @@ class Loop:
 
         return await in_thread(at_work) if self._config.staleness else at_work()
 
-    def _update(self, groups: list[Group], version: int) -> dict[str, float]:
+    def _update(self, groups: list[Group], version: int | None) -> dict[str, float]:
         parts = self._parts
         batch = parts.trainer.prepare(groups, parts.algorithm.needs, version)
         credits = parts.algorithm.credit(batch)
