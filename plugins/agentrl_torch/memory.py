@@ -61,6 +61,12 @@ def metrics(device: torch.device) -> dict[str, float]:
     return {"memory/gpu_peak": peak / GIB, "memory/gpu_used": (room - free) / GIB}
 
 
+def give_back(device: torch.device) -> None:
+    """Leave what PyTorch keeps of a GPU for later to other processes, such as an engine that wakes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def is_shortage(error: BaseException) -> bool:
     """Return whether an error says that there is not enough memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

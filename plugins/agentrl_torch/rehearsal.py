@@ -18,6 +18,8 @@ from agentrl_torch.update import TrieBatch
 
 # Ids that any vocabulary has.
 _IDS = range(2, 50)
+# The weights that sampled: none that anybody has, so that no audit compares what nobody has said.
+_NOBODYS = -1
 
 
 def longest_groups(tokens: int, group_size: int, budget: int, ranks: int) -> list[Group]:
@@ -41,7 +43,7 @@ def longest_groups(tokens: int, group_size: int, budget: int, ranks: int) -> lis
 
 def batch_of(groups: list[Group], *, values: bool) -> tuple[TrieBatch, list[list[Credit]]]:
     """Return groups as the batch of one optimizer step, with credit for all that was sampled."""
-    rows = micro_batch.encode(groups)
+    rows = micro_batch.encode(groups, version=_NOBODYS)
     credits = [
         [Credit([1.0] * t.sampled, [0.0] * t.sampled if values else None) for t in group.trajectories]
         for group in groups

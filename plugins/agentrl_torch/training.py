@@ -171,6 +171,7 @@ class Training:
         ended = self._learners.end(norms, alone=step.only_critic)
         loss, tally, audit = self._of_all_ranks(losses, tally, audit)
         counted = tally.metrics() | (batch.audit or audit).metrics() | memory.metrics(self.actor.device)
+        memory.give_back(self.actor.device)
         return {"trainer/loss": loss} | begun | ended | counted
 
     @memory.telling("an update of the longest episodes")
@@ -186,7 +187,9 @@ class Training:
         for learner in self._learners.all:
             learner.clear()
         tokens = max(unique_tokens([r for r in rows if r.group == 0]) for rows in batch.minibatches)
-        return max(self._world.gather(watch.rehearsal(tokens)), key=lambda each: each.peak)
+        found = watch.rehearsal(tokens)
+        memory.give_back(self.actor.device)
+        return max(self._world.gather(found), key=lambda each: each.peak)
 
     def _of_all_ranks(self, losses: list[float], tally: Tally, audit: Audit) -> tuple[float, Tally, Audit]:
         """Put together what the ranks have seen in an update."""

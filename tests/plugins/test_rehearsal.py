@@ -89,6 +89,23 @@ def test_weights_and_optimizer_go_on_as_if_nothing_had_been_tried(case: str, mod
     assert all(torch.equal(weights[name], weights_after[name]) for name in weights)
 
 
+@pytest.mark.parametrize(
+    ("options", "algorithm"),
+    [
+        ({}, GRPO(GRPO.Config(correction="token"))),
+        ({"old_logprobs": "recompute", "minibatches": 2}, GRPO()),
+    ],
+    ids=["corrected", "recomputed"],
+)
+def test_no_audit_takes_what_is_made_up_for_what_an_engine_said(
+    options: dict[str, Any], algorithm: Any, model: Path
+) -> None:
+    trainer = TorchTrainer(TorchTrainer.Config(**options))
+    trainer.start(model, algorithm.needs, 10, Resources())
+    with closing(trainer):
+        assert trainer.rehearse(64, 4, algorithm) is not None
+
+
 def test_an_engine_that_has_made_room_samples_the_same(model: Path) -> None:
     async def sampled(tries: bool) -> list[list[int]]:
         engine = TorchEngine()
