@@ -91,6 +91,16 @@ def test_ranks_and_engines_sit_on_all_gpus(tmp_path: Path) -> None:
     assert re.search(r"engine 0 to 7 +its own +cuda:0 to cuda:7", printed)
 
 
+def test_engines_that_are_not_colocated_sit_on_gpus_of_their_own(tmp_path: Path) -> None:
+    apart = {"runtime": "ray", "runtime.colocate": "false"}
+    printed = dry_run("one-node-8-gpus", tmp_path, "16x80", **apart)
+    assert re.search(r"trainer, rank 0 to 7 +its own +cuda:0 to cuda:7", printed)
+    assert re.search(r"engine 0 to 7 +its own +cuda:8 to cuda:15", printed)
+    assert "engine N on GPUs of its own" in printed
+    with pytest.raises(AgentRLError, match="the run wants cuda:8, and there is none"):
+        dry_run("one-node-8-gpus", tmp_path, "8x80", **apart)
+
+
 def test_what_is_too_large_is_refused_with_the_options_that_help(tmp_path: Path) -> None:
     with pytest.raises(AgentRLError, match=r"cuda:0 would have to hold \d+\.\d GiB while handing"):
         dry_run("one-node-8-gpus", tmp_path, "8x80", size="32B")

@@ -41,6 +41,7 @@ class Placement:
         assumed: what the estimates rest on.
         remedies: options that save memory.
         hardware: what there is.
+        colocated: whether engine N is on the GPU of rank N, as far as there are both.
     """
 
     seats: Sequence[Seat]
@@ -49,6 +50,7 @@ class Placement:
     assumed: Sequence[str]
     remedies: Sequence[str]
     hardware: Hardware
+    colocated: bool = True
 
     @property
     def peaks(self) -> list[Load]:
@@ -86,9 +88,13 @@ def place(config: RunConfig, hardware: Hardware) -> Placement:
     env = plugins.load("env", config.env.name)
     needs = check_needs(algorithm, trainer, env, config)
     model, work, given = model_path(config), workload(config, hardware), resources(config)
+    runtime = plugins.make("runtime", config.runtime.name, config.runtime.options)
+    of_trainer, of_engine = trainer.footprint(model, needs, given, work), engine.footprint(model, given, work)
+    if of_engine and of_trainer and not runtime.colocates:
+        of_engine = _apart(of_engine, of_trainer)
     told: dict[str, Footprint | None] = {
-        f"engine {config.engine.name!r}": engine.footprint(model, given, work),
-        f"trainer {config.trainer.name!r}": trainer.footprint(model, needs, given, work),
+        f"engine {config.engine.name!r}": of_engine,
+        f"trainer {config.trainer.name!r}": of_trainer,
     }
     found = [footprint for footprint in told.values() if footprint]
     occupants = [_housed(each, hardware) for footprint in found for each in footprint.occupants]
@@ -99,6 +105,7 @@ def place(config: RunConfig, hardware: Hardware) -> Placement:
         assumed=[each for footprint in found for each in footprint.assumed],
         remedies=[each for footprint in reversed(found) for each in footprint.remedies],
         hardware=hardware,
+        colocated=runtime.colocates,
     )
 
 
@@ -150,6 +157,19 @@ def _around(config: RunConfig) -> list[Seat]:
 
 def _seat(occupant: Occupant) -> Seat:
     return Seat(occupant.name, occupant.process, occupant.device, str(occupant.threads))
+
+
+def _apart(engine: Footprint, trainer: Footprint) -> Footprint:
+    """Return an engine's part with its processes on the GPUs that come after the trainer's."""
+    taken = len({each.device for each in trainer.occupants if each.device != MAIN_MEMORY})
+
+    def moved(occupant: Occupant) -> Occupant:
+        if occupant.process == "main" or occupant.device == MAIN_MEMORY:
+            return occupant
+        kind, _, number = occupant.device.partition(":")
+        return replace(occupant, device=f"{kind}:{int(number or 0) + taken}")
+
+    return replace(engine, occupants=tuple(map(moved, engine.occupants)))
 
 
 def _housed(occupant: Occupant, hardware: Hardware) -> Occupant:

@@ -128,6 +128,11 @@ class Peer(ABC):
 class Runtime(Plugin, ABC):
     """Where the processes of a run live."""
 
+    @property
+    def colocates(self) -> bool:
+        """Whether engine N is on the GPU of the trainer's rank N, as far as there are both."""
+        return True
+
     def start(self, plan: Plan) -> None:
         """Get ready. Called once, before anything else.
 

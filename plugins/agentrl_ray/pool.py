@@ -109,8 +109,10 @@ class HousePool(EnvPool):
         try:
             await self._builder.build(home)
             home.ready = True
-        except UsageError as error:
+        except Exception as error:
+            # Those that are left play on; with none left, who waits for a worker is told.
             _log.warning("%d env workers are not replaced: %s", home.place.workers, error)
             self._homes.remove(home)
-        async with self._vacancy:
-            self._vacancy.notify_all()
+        finally:
+            async with self._vacancy:
+                self._vacancy.notify_all()

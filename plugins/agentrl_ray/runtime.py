@@ -42,6 +42,11 @@ class RayRuntime(Runtime):
         self._cluster: Cluster | None = None
         self._peers: list[RayPeer] = []
 
+    @property
+    def colocates(self) -> bool:
+        """Whether the options have engine N share a bundle with rank N."""
+        return self.config.colocate
+
     def start(self, plan: Plan) -> None:
         """Join the cluster and have room set aside for all that is planned.
 

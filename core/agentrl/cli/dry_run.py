@@ -48,7 +48,8 @@ def show(config: "RunConfig", hardware: Hardware | None, console: "Console") -> 
     console.print(_devices(placement))
     lines = [f"{placement.hardware}", *(f"estimated for {each}" for each in placement.assumed)]
     if config.runtime.name != "local":
-        lines.append(f"the runtime {config.runtime.name!r} is taken to put engine N on the GPU of rank N")
+        where = "the GPU of rank N" if placement.colocated else "GPUs of its own"
+        lines.append(f"the runtime {config.runtime.name!r} is taken to put engine N on {where}")
     lines += [f"the {each} does not say what it takes, so it is not counted" for each in placement.silent]
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
