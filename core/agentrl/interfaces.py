@@ -310,7 +310,10 @@ class Weights(Protocol):
     """The actor's weights on their way to an engine."""
 
     def items(self) -> "Iterable[tuple[str, Tensor]]":
-        """Yield each parameter's name, as the model's `state_dict` has it, and its tensor."""
+        """Yield each parameter's name, as the model's `state_dict` has it, and its tensor.
+
+        May be asked for again, and may make a tensor only then: who keeps none needs no room for all.
+        """
         ...
 
 

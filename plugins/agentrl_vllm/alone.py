@@ -1,6 +1,7 @@
 """The process of a worker that is alone: `python -m agentrl_vllm.alone DESCRIPTOR`.
 
-Messages come through the pipe whose file descriptor is named. It ends when the pipe does.
+Messages come through the pipe whose file descriptor is named. It ends when the pipe does, whatever it is
+doing then, so that no vLLM outlives the run.
 """
 
 import os
@@ -10,7 +11,10 @@ import threading
 from multiprocessing.connection import Connection
 
 from agentrl_vllm.links import Queue
-from agentrl_vllm.messages import Answer, Close, Setup
+from agentrl_vllm.messages import Answer, Setup
+
+# Exit code once nobody is left to answer.
+_NOBODY_LEFT = 1
 
 
 def main(descriptor: int) -> None:
@@ -29,7 +33,7 @@ def main(descriptor: int) -> None:
         try:
             connection.send(told)
         except BrokenPipeError:  # nobody is there any more
-            os._exit(1)
+            os._exit(_NOBODY_LEFT)
 
     Worker(inbox, answer, AutoTokenizer.from_pretrained(setup.model)).run(setup)
 
@@ -38,8 +42,8 @@ def _receive(connection: Connection, inbox: Queue) -> None:
     try:
         while True:
             inbox.messages.put(connection.recv())
-    except EOFError:
-        inbox.messages.put(Close())
+    except (EOFError, OSError):
+        os._exit(_NOBODY_LEFT)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from agentrl_vllm.links import ProcessLink, ThreadLink
 from agentrl_vllm.messages import InFlight, Setup
 from agentrl_vllm.model import Model, check_prompt, describe
 from agentrl_vllm.routing import Routes
-from agentrl_vllm.shared_weights import remove, write
+from agentrl_vllm.shared_weights import make_folder, remove, write
 from agentrl_vllm.starting import choose_context, choose_dtype, gpus_of, make_program, make_setup
 
 
@@ -77,7 +77,8 @@ class VLLMEngine(Engine):
         self._hosts: list[Host] = []
         self._routes = Routes(0)
         self._model: Model | None = None
-        self._folder: Path | None = None
+        # Of weights: the newest is the last.
+        self._folders: list[Path] = []
 
     @property
     def crew(self) -> Crew:
@@ -129,11 +130,13 @@ class VLLMEngine(Engine):
         if not self.config.engines:
             await self._hosts[0].load(tensors, version)
             return
-        # Kept until the next: a vLLM that dies gets its weights from there again.
-        before, self._folder = self._folder, await asyncio.to_thread(write, tensors, self._dtype)
-        folder = self._folder
+        # Kept until the next are there: a vLLM that dies gets its weights from there again.
+        folder = make_folder(self._running().parameters * self._dtype.itemsize)
+        self._folders.append(folder)
+        await asyncio.to_thread(write, tensors, self._dtype, folder)
         await asyncio.gather(*(host.load(folder, version) for host in self._hosts))
-        remove(before)
+        while self._folders[0] != folder:
+            remove(self._folders.pop(0))
 
     async def sleep(self) -> None:
         """Give the memory of a GPU back while the trainer works; nothing happens on the CPU."""
@@ -149,8 +152,8 @@ class VLLMEngine(Engine):
         """Release everything; requests still in work fail."""
         hosts, self._hosts, self._model = self._hosts, [], None
         await asyncio.gather(*(host.close() for host in hosts))
-        remove(self._folder)
-        self._folder = None
+        while self._folders:
+            remove(self._folders.pop())
 
     def _begins(self, setup: Setup, resources: Resources) -> list[Callable[[], Correspondence]]:
         """Return how to start each vLLM."""

@@ -4,15 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from agentrl.errors import AgentRLError, UsageError
+from agentrl.interfaces import Weights
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence, Died
 from agentrl_vllm.messages import Ask, Rest
 
 # Weights, or the folder with their files, and their version.
-_Weights = tuple[dict[str, Tensor] | Path, int]
+_Given = tuple[Weights | Path, int]
 
 
 class Host:
@@ -28,7 +27,7 @@ class Host:
         self._replacing = asyncio.Lock()
         self._current: Correspondence | None = None
         self._closed = False
-        self._again: _Weights | None = None  # what a successor gets, where that is possible
+        self._again: _Given | None = None  # what a successor gets, where that is possible
         self._original = True  # whether the weights of now are those of the model's directory
 
     async def start(self) -> None:
@@ -57,16 +56,17 @@ class Host:
             except Died as death:
                 await self._revive(current, death)
 
-    async def load(self, weights: dict[str, Tensor] | Path, version: int) -> None:
+    async def load(self, weights: Weights | Path, version: int) -> None:
         """Generate with these weights from now on; a worker that fails over them is replaced once.
 
         Raises:
             AgentRLError: its successor failed, too.
         """
-        current, given = self._running(), (weights, version)
+        given = (weights, version)
         async with self._replacing:
+            # Known only now: who waited here may have waited for the successor of one that died.
             try:
-                await current.load(weights, version)
+                await self._running().load(weights, version)
             except Died:
                 await self._replace_or_fail(given, "the engine could not load the trainer's weights")
         self._left = self._restarts
@@ -102,13 +102,13 @@ class Host:
             self._left -= 1
             await self._replace_or_fail(self._again, str(death))
 
-    async def _replace_or_fail(self, given: _Weights | None, reason: str) -> None:
+    async def _replace_or_fail(self, given: _Given | None, reason: str) -> None:
         try:
             await self._replace(given)
         except Died as death:
             raise AgentRLError(f"{reason}, and started again it failed, too: {death}") from death
 
-    async def _replace(self, given: _Weights | None) -> None:
+    async def _replace(self, given: _Given | None) -> None:
         """End the worker of now, which keeps its place meanwhile; start one with the weights given."""
         if self._current is not None:
             await self._current.close()

@@ -1,6 +1,6 @@
 """What is to be known of a model before vLLM has loaded it: tokenizer, context, ends of turns, parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,25 @@ class Model:
     @property
     def is_small(self) -> bool:
         """Return whether one thread computes it faster than several."""
-        return sum(self.shapes[names[0]].numel() for names in self.names) < _FEW_PARAMETERS
+        return self.parameters < _FEW_PARAMETERS
 
-    def checked(self, weights: Weights) -> dict[str, Tensor]:
+    @property
+    def parameters(self) -> int:
+        """Return how many numbers its parameters are."""
+        return sum(self.shapes[names[0]].numel() for names in self.names)
+
+    def checked(self, weights: Weights) -> Weights:
         """Return each parameter under the first of its names, if `weights` are those of this model.
+
+        A tensor is made when it is asked for, as `weights` makes it: all of a model may not fit at once.
 
         Raises:
             AgentRLError: names or shapes are not the model's.
         """
-        given = dict(weights.items())
+        given = {name: tensor.shape for name, tensor in weights.items()}
         missing = [names[0] for names in self.names if not any(name in given for name in names)]
         unknown = [name for name in given if name not in self.shapes]
-        misshapen = [n for n in given if n in self.shapes and given[n].shape != self.shapes[n]]
+        misshapen = [n for n in given if n in self.shapes and given[n] != self.shapes[n]]
         problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen}
         found = [f"{len(names)} {what} (such as {names[0]})" for what, names in problems.items() if names]
         if found:
@@ -59,7 +66,21 @@ class Model:
                 f"the trainer's weights are not those of the engine's model: {', '.join(found)}; "
                 "give both the same --model"
             )
-        return {names[0]: given[next(n for n in names if n in given)].detach() for names in self.names}
+        return Renamed(weights, {next(n for n in names if n in given): names[0] for names in self.names})
+
+
+class Renamed:
+    """Weights of which each tensor has another name; see `agentrl.interfaces.Weights`."""
+
+    def __init__(self, weights: Weights, names: Mapping[str, str]) -> None:
+        """Take the weights, and by the name of each tensor that is wanted its new one."""
+        self._weights, self._names = weights, names
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the new names, and the tensors."""
+        for name, tensor in self._weights.items():
+            if name in self._names:
+                yield self._names[name], tensor.detach()
 
 
 def describe(path: Path | str) -> Model:

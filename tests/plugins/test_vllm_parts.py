@@ -1,20 +1,26 @@
 """The rooms of the vLLM engine that need no vLLM."""
 
 import asyncio
+import weakref
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from agentrl import Sampling
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Resources
 from agentrl_tiny import Tiny
 from agentrl_vllm import VLLMEngine
+from agentrl_vllm.correspondence import Died
+from agentrl_vllm.host import Host
 from agentrl_vllm.model import describe
 from agentrl_vllm.routing import Routes
-from agentrl_vllm.shared_weights import remove, write
+from agentrl_vllm.shared_weights import make_folder, remove, write
 from agentrl_vllm.starting import make_program, make_setup
 
 
@@ -26,19 +32,90 @@ def test_a_session_stays_with_its_engine_and_new_ones_go_where_fewest_are() -> N
     assert [routes.of(name) for name in "dbe"] == [0, 1, 0]
 
 
+class Scripted:
+    """Stands for a worker, which dies when it is told to."""
+
+    born: ClassVar[list["Scripted"]] = []
+
+    def __init__(self) -> None:
+        self.dead, self.loaded, self.ready = False, [0] * 0, asyncio.Event()
+        self.born.append(self)
+
+    async def started(self) -> None:
+        await self.ready.wait()
+
+    async def send(self, task: object) -> str:
+        if self.dead:
+            raise Died("it was killed")
+        return "a completion"
+
+    async def load(self, weights: object, version: int) -> None:
+        if self.dead:
+            raise Died("it was killed")
+        self.loaded.append(version)
+
+    async def close(self) -> None:
+        self.dead = True
+
+
+def test_weights_that_come_while_a_dead_worker_is_replaced_are_its_successors() -> None:
+    async def meet() -> None:
+        host: Any = Host(Scripted, restarts=1)  # type: ignore[arg-type]
+        starting = asyncio.create_task(host.start())
+        (await _nth(0)).ready.set()
+        await starting
+        Scripted.born[0].dead = True
+        asked = asyncio.create_task(host.ask([1], Sampling()))
+        successor = await _nth(1)
+        loading = asyncio.create_task(host.load(Path("weights"), 7))
+        await asyncio.sleep(0.02)
+        successor.ready.set()
+        assert await asked == "a completion"
+        await loading
+
+    Scripted.born.clear()
+    asyncio.run(asyncio.wait_for(meet(), 30))
+    assert [each.loaded for each in Scripted.born] == [[], [7]]
+    assert not Scripted.born[1].dead
+
+
+async def _nth(number: int) -> Scripted:
+    async with asyncio.timeout(10):
+        while len(Scripted.born) <= number:
+            await asyncio.sleep(0.001)
+    return Scripted.born[number]
+
+
 def test_a_model_is_described_without_loading_a_weight() -> None:
     model = describe(Tiny().path())
     weights = {name: torch.zeros(shape) for name, shape in model.shapes.items()}
     assert model.is_small
     assert model.tokenizer.eos_token_id in model.end_ids
-    assert set(model.checked(weights)) == set(load_file(Tiny().path() / "model.safetensors"))
+    checked = dict(model.checked(weights).items())
+    assert set(checked) == set(load_file(Tiny().path() / "model.safetensors"))
     with pytest.raises(AgentRLError, match=r"1 missing \(such as lm_head.weight\)"):
         model.checked({name: tensor for name, tensor in weights.items() if name != "lm_head.weight"})
 
 
+def test_weights_that_are_made_when_they_are_asked_for_are_not_kept() -> None:
+    model, alive = describe(Tiny().path()), []
+
+    class Made:
+        def items(self) -> Iterator[tuple[str, torch.Tensor]]:
+            for name, shape in model.shapes.items():
+                tensor = torch.zeros(shape)
+                alive.append(weakref.ref(tensor))
+                assert sum(each() is not None for each in alive) <= 2
+                yield name, tensor
+
+    assert sum(tensor.numel() for _, tensor in model.checked(Made()).items()) == model.parameters
+    assert len(alive) == 2 * len(model.shapes)
+
+
 def test_weights_are_shared_in_the_precision_of_the_engine() -> None:
     half = torch.full((2, 3), 0.1).T
-    folder = write({"a": half, "b": half[0]}, torch.bfloat16)
+    folder = make_folder(100)
+    write({"a": half, "b": half[0]}, torch.bfloat16, folder)
     found = load_file(folder / "model.safetensors")
     remove(folder)
     assert torch.equal(found["a"], half.bfloat16())
