@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -314,6 +314,25 @@ class Weights(Protocol):
 
         May be asked for again, and may make a tensor only then: who keeps none needs no room for all.
         """
+        ...
+
+
+@runtime_checkable
+class AdaptedWeights(Weights, Protocol):
+    """Weights of a frozen model and a LoRA adapter: `items` are merged; an engine may have the parts.
+
+    Attributes:
+        base: directory or name of the frozen model; who has started with it needs the adapter alone.
+    """
+
+    base: str
+
+    def frozen(self) -> Weights:
+        """Return the frozen model's, under the same names."""
+        ...
+
+    def adapter(self) -> "tuple[dict[str, Any], dict[str, Tensor]]":
+        """Return the adapter as peft saves it: the config, JSON-safe, and the tensors by peft's names."""
         ...
 
 

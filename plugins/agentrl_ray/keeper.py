@@ -126,7 +126,8 @@ class Keeper:
         return self._folders[-1]
 
     def write(self, path: str, offset: int, data: bytes) -> None:
-        """Write a part of a file."""
+        """Write a part of a file; its folder is made if need be."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             while data:

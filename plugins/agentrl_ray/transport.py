@@ -15,17 +15,18 @@ _AT_ONCE = 3
 
 
 def ship(keeper: Any, folder: Path) -> Path:
-    """Copy the files of a folder to where the actor is, and return the folder there."""
+    """Copy a folder and all below it to where the actor is, and return the folder there."""
     import ray
 
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = {path: path.stat().st_size for path in files}
     there = Path(ray.get(keeper.room.remote(sum(sizes.values()))))
     under_way: deque[Any] = deque()
     for path in files:
+        target = str(there / path.relative_to(folder))
         with path.open("rb") as file:
             for offset, length in pieces(sizes[path]):
-                under_way.append(keeper.write.remote(str(there / path.name), offset, file.read(length)))
+                under_way.append(keeper.write.remote(target, offset, file.read(length)))
                 if len(under_way) == _AT_ONCE:
                     ray.get(under_way.popleft())
     ray.get(list(under_way))

@@ -12,6 +12,7 @@ There is no dropout: it would train another distribution than the one that was s
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,8 +61,8 @@ class LoRAConfig(PluginConfig):
 class Adapter:
     """A model's adapter: what is trained of it."""
 
-    def __init__(self, model: PreTrainedModel, config: LoRAConfig, seed: int) -> None:
-        """Freeze `model` and put a new adapter on it, in place.
+    def __init__(self, model: PreTrainedModel, config: LoRAConfig, seed: int, base: str) -> None:
+        """Freeze `model`, which was loaded from `base`, and put a new adapter on it, in place.
 
         Raises:
             UsageError: the model has no such layers, or there is no peft that works.
@@ -81,6 +82,7 @@ class Adapter:
             torch.default_generator.manual_seed(seed)
             self._peft_model = peft.get_peft_model(model, wanted, NAME)
         self.model = model
+        self._base = base
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -93,7 +95,7 @@ class Adapter:
 
     def weights(self) -> "MergedWeights":
         """Return the weights for an engine."""
-        return MergedWeights(self.model, self._peft_model)
+        return MergedWeights(self.model, self._peft_model, self._base)
 
     def save(self, folder: Path, *, write: bool) -> None:
         """Write the adapter alone, as peft loads it, if this is the rank to `write`."""
@@ -106,12 +108,14 @@ class Adapter:
 class MergedWeights(Mapping[str, Tensor]):
     """The weights of a model with its adapter merged in, as the model without one would have them.
 
-    A merged tensor is made when it is asked for, in the type of the frozen one; tied weights are there once.
-    Where they are split over ranks, all have to ask for the same in the same order.
+    An engine can have the parts, too; see `agentrl.interfaces.AdaptedWeights`. A merged tensor is made when
+    it is asked for, in the type of the frozen one; tied weights are there once. Where they are split over
+    ranks, all have to ask for the same in the same order.
     """
 
-    def __init__(self, model: PreTrainedModel, peft_model: Any) -> None:
-        """Take a model and the same with peft around it."""
+    def __init__(self, model: PreTrainedModel, peft_model: Any, base: str) -> None:
+        """Take a model, the same with peft around it, and what it was loaded from."""
+        self.base = base
         self._peft_model = peft_model
         state = checkpoint.unique_state(model)
         self._frozen = {_own(name): state[name] for name in state if ".lora_" not in name}
@@ -134,13 +138,21 @@ class MergedWeights(Mapping[str, Tensor]):
         """Return how many tensors there are."""
         return len(self._frozen)
 
+    def frozen(self) -> "MergedWeights":
+        """Return the weights of the model without its adapter."""
+        bare = copy(self)
+        bare._adapted = {}
+        return bare
+
     def adapter(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the adapter alone, for an engine that has the frozen model: peft's config and tensors."""
+        """Return peft's config, JSON-safe, and the adapter's tensors by peft's names."""
         peft = _library()
         tensors = peft.get_peft_model_state_dict(
             self._peft_model, _together(self._peft_model), adapter_name=NAME, save_embedding_layers=False
         )
-        return self._peft_model.peft_config[NAME].to_dict(), tensors
+        config = self._peft_model.peft_config[NAME].to_dict()
+        plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+        return plain, tensors
 
 
 def _library() -> Any:

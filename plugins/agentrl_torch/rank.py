@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 # Exit code once nobody is left to answer.
 _NOBODY_LEFT = 1
-# What the rank's `training` does as it is asked to.
-_OF_TRAINING = frozenset({"update", "rehearse", "write_weights", "save", "load", "save_model"})
-# What of it writes files: why it cannot is for the operating system to say.
-_WRITING = frozenset({"write_weights", "save", "save_model"})
+# What the rank's `training` writes as it is asked to; why it cannot is for the operating system to say.
+_WRITING = frozenset({"write_weights", "write_frozen", "write_adapter", "save", "save_model"})
+# What else it does.
+_OF_TRAINING = frozenset({*_WRITING, "update", "rehearse", "load"})
 
 
 def main(descriptor: int) -> None:

@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from agentrl.errors import AgentRLError, UsageError
@@ -27,6 +27,7 @@ from agentrl.plugins import make
 from agentrl.runtime import Peer, Program
 from agentrl.types import Credit, Group, Need, Task, Trajectory
 from agentrl_torch.config import TorchConfig
+from agentrl_torch.fetched import FetchedWeights
 from agentrl_torch.messages import UNREADABLE, Failure, Setup
 from agentrl_torch.sharding import Sharding
 from agentrl_torch.update import TrieBatch
@@ -47,6 +48,7 @@ class Ranks:
 
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
         """Start the processes and let them load the models."""
+        self._model = str(model)
         runtime = resources.runtime or make("runtime", "local")
         count = self._config.ranks
         programs = [_program(number, resources.device) for number in range(count)]
@@ -77,13 +79,22 @@ class Ranks:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the actor's weights, put together from all ranks."""
+        if self._config.lora.rank is not None:
+            return FetchedWeights(self._model, self._fetch)
+        return self._fetch("write_weights")[0]
+
+    def _fetch(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the tensors that the first rank writes when all are asked to, and the file's metadata."""
         if self._ended is not None:
             raise AgentRLError(self._ended)
         first = self._crew[0]
         try:
-            with first.peer.received(self._bytes, lambda path: self._ask("write_weights", path)) as path:
-                tensors: dict[str, Tensor] = load_file(path)  # mapped: they stay when the file goes
-                return tensors
+            with (
+                first.peer.received(self._bytes, lambda path: self._ask(name, path)) as path,
+                safe_open(path, "pt") as file,
+            ):
+                # Mapped: they stay when the file goes.
+                return {key: file.get_tensor(key) for key in file.offset_keys()}, file.metadata() or {}
         except EOFError as error:
             failure = first.failure()
             self._end(f"the trainer's rank {first.number} has failed")

@@ -3,8 +3,9 @@
 Where there are several, every rank is told the same: it sees the whole batch and computes its share.
 """
 
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from agentrl_torch.critic import Critic, CriticConfig, explained_variance
 from agentrl_torch.forward import Policy
 from agentrl_torch.learner import Learner, Recipe
 from agentrl_torch.learners import Learners, Pace
-from agentrl_torch.lora import Adapter
+from agentrl_torch.lora import Adapter, MergedWeights
 from agentrl_torch.metrics import Tally
 from agentrl_torch.micro_batch import MicroBatch, unique_tokens
 from agentrl_torch.sharding import Sharding
@@ -63,7 +64,7 @@ class Training:
         kept = self._dtype if lora.rank else torch.promote_types(self._dtype, torch.float32)
         self._sharding.begin(self._world, resources.device, kept)
         self.actor = self._sharding.load(model, widened=lora.rank is None)
-        self._adapter = Adapter(self.actor, lora, resources.seed) if lora.rank else None
+        self._adapter = Adapter(self.actor, lora, resources.seed, str(model)) if lora.rank else None
         self.bytes = sum(weight.numel() for weight in self.actor.parameters()) * kept.itemsize
         if self.config.kernels == "fast":
             kernels.accelerate(self.actor)
@@ -259,16 +260,37 @@ class Training:
 
     def write_weights(self, path: Path) -> None:
         """Write the actor's weights to a file for another process, if this is the rank that writes."""
-        tensors = self._on_cpu()
+        self._write(self._on_cpu(), path)
+
+    def write_frozen(self, path: Path) -> None:
+        """Write the weights of the model that the adapter is on likewise."""
+        self._write(self._here(self._adapted().frozen().items()), path)
+
+    def write_adapter(self, path: Path) -> None:
+        """Write the adapter likewise, with its config as metadata."""
+        config, tensors = self._adapted().adapter()
+        self._write(self._here(tensors.items()), path, {"config": json.dumps(config)})
+
+    def _write(self, tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
         if self._world.first:
             with checkpoint.as_os_error():
-                save_file(tensors, path)
+                save_file(tensors, path, metadata)
+
+    def _adapted(self) -> MergedWeights:
+        if self._adapter is None:
+            raise UsageError("the trainer was started without an adapter; set trainer.lora.rank")
+        return self._adapter.weights()
 
     def _on_cpu(self) -> dict[str, Tensor]:
-        """Put the actor together from all ranks, tensor by tensor; those that do not write keep nothing."""
-        actor, first = self._learners.actor, self._world.first
-        together = self._adapter.weights().items() if self._adapter else actor.weights()
-        return {name: tensor.cpu().contiguous() for name, tensor in together if first}
+        """Put the actor together from all ranks."""
+        return self._here(
+            self._adapter.weights().items() if self._adapter else self._learners.actor.weights()
+        )
+
+    def _here(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Put tensors together, one after the other; ranks that do not write keep nothing."""
+        first = self._world.first
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors if first}
 
     def _logprobs(self, batch: TrieBatch, model: nn.Module, audit: Audit | None = None) -> Facts:
         """Return the log-probabilities of all sampled tokens under `model`."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from agentrl.errors import AgentRLError
 from agentrl.interfaces import Weights
+from agentrl.weights import check_weights
 
 
 def load_into(model: PreTrainedModel, weights: Weights) -> None:
@@ -18,15 +18,7 @@ def load_into(model: PreTrainedModel, weights: Weights) -> None:
     reached = {own[name].data_ptr() for name in given if name in own}
     parameters = model.named_parameters()
     missing = [name for name, tensor in parameters if name not in given and tensor.data_ptr() not in reached]
-    unknown = [name for name in given if name not in own]
-    misshapen = [name for name in given if name in own and given[name] != own[name].shape]
-    problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen}
-    found = [f"{len(names)} {what} (such as {names[0]})" for what, names in problems.items() if names]
-    if found:
-        raise AgentRLError(
-            f"the trainer's weights are not those of the engine's model: {', '.join(found)}; "
-            "give both the same --model"
-        )
+    check_weights(given, {name: tensor.shape for name, tensor in own.items()}, missing)
     _copy(own, weights)
 
 

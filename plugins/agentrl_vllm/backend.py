@@ -18,10 +18,12 @@ from agentrl.errors import AgentRLError, UsageError
 from agentrl.interfaces import Weights
 from agentrl.types import Sampling
 from agentrl_vllm.inside import renew_tied_heads, report_without_top_p, scrub_cache
-from agentrl_vllm.messages import Setup
+from agentrl_vllm.messages import Cargo, Setup
 
 # vLLM raises a temperature below this to it.
 _LOWEST_TEMPERATURE = 0.01
+# What vLLM calls the adapter.
+_ADAPTER = "actor"
 # Whether vLLM makes a second process.
 _PROCESSES = "VLLM_ENABLE_V1_MULTIPROCESSING"
 # What the user has set wins.
@@ -40,6 +42,7 @@ class Backend:
         self._end_ids = list(setup.end_ids)
         self._in_flight = setup.in_flight
         self._loads = 0
+        self._adapter: Any = None
         # Torch keeps the number of threads per thread; this is the one that computes.
         torch.set_num_threads(setup.threads)
         # Where there is a process group, vLLM joins it; then it is somebody else's to end.
@@ -57,7 +60,7 @@ class Backend:
         if self._in_flight == "keep":
             # What was cached under other weights stays, for those who began under them, and only for them.
             prompt["cache_salt"] = str(self._loads)
-        self._engine.add_request(name, prompt, params)
+        self._engine.add_request(name, prompt, params, lora_request=self._adapter)
 
     def step(self) -> list[tuple[str, list[int], list[float], str | None]]:
         """Compute one token or more of each request.
@@ -76,7 +79,7 @@ class Backend:
         """Give up requests."""
         self._engine.abort_request(names)
 
-    def load(self, weights: Weights | Path) -> None:
+    def load(self, cargo: Cargo) -> None:
         """Compute with these weights from now on; nothing may be in work, unless `in_flight` says so.
 
         On a GPU vLLM schedules ahead: between two steps a batch is computed. It is done before the weights
@@ -85,15 +88,29 @@ class Backend:
         """
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the trainer computes in another stream
+        if cargo.model is not None:
+            self._load_model(cargo.model)
+        self._adapter = None if cargo.adapter is None else self._load_adapter(cargo.adapter)
+        self._loads += 1
+        if self._in_flight != "keep":
+            self.forget()
+
+    def _load_model(self, weights: Weights | Path) -> None:
+        """Load all weights; an adapter is gone then."""
         if isinstance(weights, Path):
             self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
         else:
             tensors = iter(weights.items())
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         self._engine.collective_rpc(renew_tied_heads)
-        self._loads += 1
-        if self._in_flight != "keep":
-            self.forget()
+
+    def _load_adapter(self, folder: Path) -> Any:
+        """Put an adapter into the place of the one that is there, and return what requests name it by."""
+        from vllm.lora.request import LoRARequest
+
+        # One number for all, so that requests in work go on with whatever has it.
+        self._engine.add_lora(LoRARequest(_ADAPTER, 1, str(folder), load_inplace=True))
+        return LoRARequest(_ADAPTER, 1, str(folder))
 
     def forget(self) -> None:
         """Drop the cached keys and values; those of other weights would be wrong.

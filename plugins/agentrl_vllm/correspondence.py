@@ -5,13 +5,11 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 from agentrl.errors import AgentRLError
-from agentrl.interfaces import Weights
 from agentrl_vllm.links import Link
-from agentrl_vllm.messages import Answer, Cancel, Load, Task
+from agentrl_vllm.messages import Answer, Cancel, Cargo, Load, Task
 
 _CLOSED = "the engine was closed while it was in use"
 
@@ -63,7 +61,7 @@ class Correspondence:
             with self._lock:
                 self._waiting.pop(number, None)
 
-    async def load(self, weights: Weights | Path, version: int) -> None:
+    async def load(self, cargo: Cargo) -> None:
         """Have the worker load weights, and wait until it has.
 
         Raises:
@@ -71,10 +69,10 @@ class Correspondence:
             AgentRLError: it cannot be done.
         """
         try:
-            there = await asyncio.to_thread(self.link.deliver, weights)
+            there = await asyncio.to_thread(self.link.deliver, cargo)
         except EOFError as error:
             raise Died(self._died or str(error)) from error
-        await self.send(lambda number: Load(number, there, version))
+        await self.send(lambda number: Load(number, there))
 
     async def close(self) -> None:
         """End the worker; whoever waits for an answer is told."""

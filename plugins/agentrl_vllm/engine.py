@@ -3,7 +3,7 @@
 How its rooms fit together: `model` reads what a model is made of, `starting` decides what vLLM is started
 with; `host` keeps one vLLM alive, `correspondence` carries questions and answers, `links` leads to a thread
 or a process. There `working` keeps vLLM busy, and `backend` and `inside` are all that knows vLLM.
-`shared_weights` carries weights to other processes; `routing` is for several vLLMs.
+`handover` is how weights get there; `routing` is for several vLLMs.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from pydantic import Field
 
 from agentrl.errors import AgentRLError
 from agentrl.footprint import Footprint, Workload
-from agentrl.interfaces import Crew, Engine, PluginConfig, Resources, Weights
+from agentrl.interfaces import AdaptedWeights, Crew, Engine, PluginConfig, Resources, Weights
 from agentrl.plugins import make
 from agentrl.runtime import Peer, Program, Runtime
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence
+from agentrl_vllm.handover import Handover
 from agentrl_vllm.host import Host
 from agentrl_vllm.links import ProcessLink, ThreadLink
 from agentrl_vllm.messages import InFlight, Setup
-from agentrl_vllm.model import Model, check_prompt, describe
+from agentrl_vllm.model import check_prompt, describe
 from agentrl_vllm.routing import Routes
-from agentrl_vllm.shared_weights import make_folder, remove, write
-from agentrl_vllm.starting import choose_context, choose_dtype, gpus_of, make_program, make_setup
+from agentrl_vllm.starting import LORA_RANKS, choose_context, choose_dtype, gpus_of, make_program, make_setup
 
 
 class VLLMEngine(Engine):
@@ -55,6 +55,9 @@ class VLLMEngine(Engine):
             in_flight: what requests in work do when weights come, as they can with `staleness`. "wait": the
                 weights wait for them. "recompute": they read again all they have, and go on with the new
                 weights. "keep": they go on with the new weights and the keys and values of the old ones.
+            lora_rank: of the largest adapter (`trainer.lora.rank`) that is loaded beside the model. The model
+                stays as it is, so little is handed over and nothing is rounded; vLLM computes a little
+                slower. None has adapters merged into all weights.
             restarts: how often a vLLM that fails may be started again between two loads of weights.
             arguments: more of vLLM's `EngineArgs`.
         """
@@ -68,6 +71,7 @@ class VLLMEngine(Engine):
         eager: bool | None = None
         threads: int | None = Field(default=None, ge=1)
         in_flight: InFlight = "wait"
+        lora_rank: int | None = Field(default=None, ge=1, le=LORA_RANKS[-1])
         restarts: int = Field(default=2, ge=0)
         arguments: dict[str, Any] = {}
 
@@ -76,9 +80,7 @@ class VLLMEngine(Engine):
         super().__init__(config)
         self._hosts: list[Host] = []
         self._routes = Routes(0)
-        self._model: Model | None = None
-        # Of weights: the newest is the last.
-        self._folders: list[Path] = []
+        self._handover: Handover | None = None
 
     @property
     def crew(self) -> Crew:
@@ -93,10 +95,11 @@ class VLLMEngine(Engine):
 
     async def start(self, model: Path | str, resources: Resources) -> None:
         """Load the model into every vLLM."""
-        described = self._model = await asyncio.to_thread(describe, model)
+        described = await asyncio.to_thread(describe, model)
         self.tokenizer = described.tokenizer
         self.context_length = choose_context(self.config.context_length, described)
-        self._dtype = choose_dtype(self.config.dtype, resources.device)
+        dtype = choose_dtype(self.config.dtype, resources.device)
+        self._handover = Handover(described, str(model), dtype, as_files=self.config.engines > 0)
         setup = make_setup(self.config, model, described, resources)
         self._hosts = [Host(begin, self.config.restarts) for begin in self._begins(setup, resources)]
         self._routes = Routes(len(self._hosts))
@@ -112,7 +115,7 @@ class VLLMEngine(Engine):
         Raises:
             UsageError: there is nothing to continue, or no room in the context.
         """
-        vocabulary = self._running().vocabulary
+        vocabulary = self._running().model.vocabulary
         check_prompt(token_ids, sampling.max_tokens, vocabulary, self.context_length)
         return await self._hosts[self._routes.of(session)].ask(token_ids, sampling)
 
@@ -126,17 +129,13 @@ class VLLMEngine(Engine):
         Raises:
             AgentRLError: names or shapes are not the model's; then nothing has been loaded.
         """
-        tensors = self._running().checked(weights)
-        if not self.config.engines:
-            await self._hosts[0].load(tensors, version)
-            return
-        # Kept until the next are there: a vLLM that dies gets its weights from there again.
-        folder = make_folder(self._running().parameters * self._dtype.itemsize)
-        self._folders.append(folder)
-        await asyncio.to_thread(write, tensors, self._dtype, folder)
-        await asyncio.gather(*(host.load(folder, version) for host in self._hosts))
-        while self._folders[0] != folder:
-            remove(self._folders.pop(0))
+        handover, rank = self._running(), self.config.lora_rank
+        if rank is not None and isinstance(weights, AdaptedWeights):
+            cargo, whole = await asyncio.to_thread(handover.pack_adapter, weights, version, rank)
+        else:
+            cargo, whole = await asyncio.to_thread(handover.pack, weights, version)
+        await asyncio.gather(*(host.load(cargo, whole) for host in self._hosts))
+        handover.arrived(cargo, whole)
 
     async def sleep(self) -> None:
         """Give the memory of a GPU back while the trainer works; nothing happens on the CPU."""
@@ -150,10 +149,10 @@ class VLLMEngine(Engine):
 
     async def close(self) -> None:
         """Release everything; requests still in work fail."""
-        hosts, self._hosts, self._model = self._hosts, [], None
+        hosts, self._hosts = self._hosts, []
         await asyncio.gather(*(host.close() for host in hosts))
-        while self._folders:
-            remove(self._folders.pop())
+        if self._handover is not None:
+            self._handover.close()
 
     def _begins(self, setup: Setup, resources: Resources) -> list[Callable[[], Correspondence]]:
         """Return how to start each vLLM."""
@@ -164,10 +163,10 @@ class VLLMEngine(Engine):
         launches = [partial(_launch, runtime, program) for program in programs]
         return [partial(Correspondence, partial(ProcessLink, setup, launch)) for launch in launches]
 
-    def _running(self) -> Model:
-        if self._model is None or not self._hosts:
+    def _running(self) -> Handover:
+        if self._handover is None or not self._hosts:
             raise AgentRLError("the engine is not running: start it first, and do not use it after close")
-        return self._model
+        return self._handover
 
 
 def _launch(runtime: Runtime, program: Program) -> Peer:

@@ -1,5 +1,6 @@
 """What vLLM takes of memory: on a GPU the share that it is given, on the CPU its weights and cache."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import AutoConfig
 from agentrl.footprint import MAIN_MEMORY, Footprint, Holding, Moment, Occupant, Workload, unknown_model
 from agentrl.interfaces import Resources
 from agentrl_vllm.model import parameters
-from agentrl_vllm.starting import choose_dtype
+from agentrl_vllm.starting import choose_dtype, lora_room
 
 CACHE = "keys and values"
 AWAKE: tuple[Moment, ...] = ("playing", "handing over")
@@ -33,7 +34,8 @@ def of_engine(config: Any, model: Path | str, resources: Resources, work: Worklo
     token = _token(text, number)
     engines = max(1, config.engines)
     size = int(config.arguments.get("tensor_parallel_size", 1))
-    holdings = _holdings(config, resources.device, weights // size, token // size, longest, work)
+    adapters = _adapters(config.lora_rank, shapes, names) * number if config.lora_rank else 0
+    holdings = _holdings(config, resources.device, (weights + adapters) // size, token // size, longest, work)
     occupants = tuple(
         Occupant(
             "engine" if engines == 1 else f"engine {index}",
@@ -82,6 +84,12 @@ def _files(config: Any, weights: int) -> list[Holding]:
         Holding("a file of weights", weights, "afterwards", MAIN_MEMORY),
         Holding("new weights and their file", 2 * weights, "handing over", MAIN_MEMORY),
     ]
+
+
+def _adapters(rank: int, shapes: Mapping[str, torch.Size], names: Sequence[Sequence[str]]) -> int:
+    """Return how many numbers vLLM sets aside for an adapter on all layers, those of words included."""
+    layers = (shapes[each[0]] for each in names)
+    return lora_room(rank) * sum(sum(shape) for shape in layers if len(shape) == 2)
 
 
 def _token(text: Any, number: int) -> int:

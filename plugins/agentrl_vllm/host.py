@@ -2,16 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from agentrl.errors import AgentRLError, UsageError
-from agentrl.interfaces import Weights
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence, Died
-from agentrl_vllm.messages import Ask, Rest
-
-# Weights, or the folder with their files, and their version.
-_Given = tuple[Weights | Path, int]
+from agentrl_vllm.messages import Ask, Cargo, Rest
 
 
 class Host:
@@ -27,8 +22,8 @@ class Host:
         self._replacing = asyncio.Lock()
         self._current: Correspondence | None = None
         self._closed = False
-        self._again: _Given | None = None  # what a successor gets, where that is possible
-        self._original = True  # whether the weights of now are those of the model's directory
+        self._again: Cargo | None = None  # what a successor gets; one that has just started needs nothing
+        self._replaceable = True
 
     async def start(self) -> None:
         """Start vLLM.
@@ -56,22 +51,28 @@ class Host:
             except Died as death:
                 await self._revive(current, death)
 
-    async def load(self, weights: Weights | Path, version: int) -> None:
+    async def load(self, cargo: Cargo, whole: Cargo | None) -> None:
         """Generate with these weights from now on; a worker that fails over them is replaced once.
 
+        Args:
+            cargo: for a worker that has the weights before these.
+            whole: for one that has just started; None where nobody has them any more.
+
         Raises:
-            AgentRLError: its successor failed, too.
+            AgentRLError: its successor failed, too, or there can be none.
         """
-        given = (weights, version)
         async with self._replacing:
             # Known only now: who waited here may have waited for the successor of one that died.
             try:
-                await self._running().load(weights, version)
-            except Died:
-                await self._replace_or_fail(given, "the engine could not load the trainer's weights")
+                await self._running().load(cargo)
+            except Died as death:
+                if whole is None:
+                    raise AgentRLError(f"{death}; --resume goes on from the last checkpoint") from death
+                await self._replace_or_fail(whole, "the engine could not load the trainer's weights")
         self._left = self._restarts
-        self._again = given if isinstance(weights, Path) else None
-        self._original = False
+        # Tensors are the trainer's, which changes them.
+        self._again = whole if whole is not None and whole.tensors is None else None
+        self._replaceable = self._again is not None
 
     async def rest(self, *, asleep: bool) -> None:
         """Give memory back, or take it again."""
@@ -97,18 +98,18 @@ class Host:
         async with self._replacing:
             if self._running() is not dead:
                 return
-            if self._left < 1 or not (self._original or self._again):
+            if self._left < 1 or not self._replaceable:
                 raise AgentRLError(f"{death}; --resume goes on from the last checkpoint") from death
             self._left -= 1
             await self._replace_or_fail(self._again, str(death))
 
-    async def _replace_or_fail(self, given: _Given | None, reason: str) -> None:
+    async def _replace_or_fail(self, given: Cargo | None, reason: str) -> None:
         try:
             await self._replace(given)
         except Died as death:
             raise AgentRLError(f"{reason}, and started again it failed, too: {death}") from death
 
-    async def _replace(self, given: _Given | None) -> None:
+    async def _replace(self, given: Cargo | None) -> None:
         """End the worker of now, which keeps its place meanwhile; start one with the weights given."""
         if self._current is not None:
             await self._current.close()
@@ -116,7 +117,7 @@ class Host:
         try:
             await fresh.started()
             if given is not None:
-                await fresh.load(*given)
+                await fresh.load(given)
             if self._closed:
                 raise AgentRLError("the engine was closed while it was started again")
         except BaseException:

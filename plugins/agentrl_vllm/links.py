@@ -7,12 +7,11 @@ process has died, the link is of no more use.
 import queue
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Protocol
 
-from agentrl.interfaces import Weights
 from agentrl.runtime import Peer
-from agentrl_vllm.messages import Answer, Close, Message, Setup
+from agentrl_vllm.messages import Answer, Cargo, Close, Message, Setup
 
 # Seconds that a process gets to close by itself.
 _PATIENCE = 20.0
@@ -25,7 +24,7 @@ class Link(Protocol):
         """Send a message; nothing happens if the worker is gone."""
         ...
 
-    def deliver(self, weights: Weights | Path) -> Weights | Path:
+    def deliver(self, cargo: Cargo) -> Cargo:
         """Return what to name in a message so that the worker finds these weights, or raise EOFError."""
         ...
 
@@ -64,9 +63,9 @@ class ThreadLink:
         """Send a message."""
         self._inbox.messages.put(message)
 
-    def deliver(self, weights: Weights | Path) -> Weights | Path:
+    def deliver(self, cargo: Cargo) -> Cargo:
         """Return the weights."""
-        return weights
+        return cargo
 
     def close(self) -> None:
         """End the thread."""
@@ -95,9 +94,9 @@ class ProcessLink:
         """Send a message."""
         self._send(message)
 
-    def deliver(self, weights: Weights | Path) -> Weights | Path:
+    def deliver(self, cargo: Cargo) -> Cargo:
         """Return where the process finds the files of weights."""
-        return self.peer.deliver(weights) if isinstance(weights, Path) else weights
+        return cargo if cargo.folder is None else replace(cargo, folder=self.peer.deliver(cargo.folder))
 
     def close(self) -> None:
         """End the process, by force if it does not by itself."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from agentrl.interfaces import Weights
 from agentrl.types import Sampling
@@ -40,16 +40,46 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Cargo:
+    """Weights on their way: a model's, an adapter's for the model that is there, or both.
+
+    Attributes:
+        version: of the weights.
+        tensors: the model's, within one process.
+        folder: holds the folder MODEL with safetensors files, or ADAPTER with what peft saves, or both.
+    """
+
+    MODEL: ClassVar = "model"
+    ADAPTER: ClassVar = "adapter"
+
+    version: int
+    tensors: Weights | None = None
+    folder: Path | None = None
+
+    @property
+    def model(self) -> Weights | Path | None:
+        """Return the model's weights, or where they are; None for those that are there."""
+        return self._inside(self.MODEL) if self.tensors is None else self.tensors
+
+    @property
+    def adapter(self) -> Path | None:
+        """Return where the adapter is."""
+        return self._inside(self.ADAPTER)
+
+    def _inside(self, name: str) -> Path | None:
+        place = None if self.folder is None else self.folder / name
+        return place if place is not None and place.is_dir() else None
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Generate with other weights from now on.
 
-    That is as soon as all that was asked before is answered, or at once; see `Setup.in_flight`. `weights` is
-    a directory with safetensors files, or the tensors themselves within one process.
+    That is as soon as all that was asked before is answered, or at once; see `Setup.in_flight`.
     """
 
     number: int
-    weights: Weights | Path
-    version: int
+    cargo: Cargo
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from agentrl.errors import AgentRLError, UsageError, first_line
 from agentrl.interfaces import Weights
+from agentrl.weights import check_weights
 
 # A forward of a model with fewer parameters is too little work for vLLM to share between threads: on two busy
 # cores a model of a million parameters was thirty times slower with two threads than with one.
@@ -57,15 +58,7 @@ class Model:
         """
         given = {name: tensor.shape for name, tensor in weights.items()}
         missing = [names[0] for names in self.names if not any(name in given for name in names)]
-        unknown = [name for name in given if name not in self.shapes]
-        misshapen = [n for n in given if n in self.shapes and given[n] != self.shapes[n]]
-        problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen}
-        found = [f"{len(names)} {what} (such as {names[0]})" for what, names in problems.items() if names]
-        if found:
-            raise AgentRLError(
-                f"the trainer's weights are not those of the engine's model: {', '.join(found)}; "
-                "give both the same --model"
-            )
+        check_weights(given, self.shapes, missing)
         return Renamed(weights, {next(n for n in names if n in given): names[0] for names in self.names})
 
 
@@ -115,6 +108,34 @@ def parameters(config: Any) -> tuple[dict[str, torch.Size], list[list[str]]]:
         if id(tensor) in owners:
             owners[id(tensor)].append(name)
     return {name: tensor.shape for name, tensor in tensors.items()}, list(owners.values())
+
+
+def check_adapter(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: Model, largest_rank: int
+) -> None:
+    """Compare an adapter, as peft saves it, with what vLLM was started for.
+
+    Raises:
+        AgentRLError: its rank is too large, or it is on layers that the model does not have.
+    """
+    if config["r"] > largest_rank:
+        raise AgentRLError(
+            f"the adapter's rank is {config['r']}, but the engine takes {largest_rank} at most; "
+            f"set engine.lora_rank={config['r']}"
+        )
+    strange = [name for name, tensor in tensors.items() if not _fits(name, tensor, model)]
+    if strange:
+        raise AgentRLError(
+            f"the adapter is not for the engine's model: {len(strange)} tensors fit no layer of it "
+            f"(such as {strange[0]}); give both the same --model"
+        )
+
+
+def _fits(name: str, tensor: Tensor, model: Model) -> bool:
+    """Return whether a tensor, A or B of a layer, reads what the layer reads or makes what it makes."""
+    layer, _, kind = name.removeprefix("base_model.model.").rpartition(".lora_")
+    shape = model.shapes.get(f"{layer}.weight")
+    return shape is not None and tensor.shape[1 if kind == "A.weight" else 0] in shape
 
 
 def _end_ids(path: Path | str, config: Any, tokenizer_end: int | None) -> tuple[int, ...]:

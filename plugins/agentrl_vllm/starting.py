@@ -14,6 +14,8 @@ from agentrl_vllm.model import Model
 
 # vLLM's attention on the CPU wants a multiple of 32. Only full blocks are kept, so small ones lose little.
 _CPU_BLOCK = 32
+# What vLLM sets room aside for.
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def make_setup(config: Any, path: Path | str, model: Model, resources: Resources) -> Setup:
@@ -35,6 +37,7 @@ def make_setup(config: Any, path: Path | str, model: Model, resources: Resources
         "skip_tokenizer_init": True,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
+        **(_for_adapters(config.lora_rank) if config.lora_rank else {}),
         **(_for_cpu(config) if on_cpu else _for_gpu(config, resources.device)),
     }
     given = {**arguments, **config.arguments}
@@ -73,6 +76,15 @@ def gpus_of(arguments: dict[str, Any]) -> int:
     """Return how many GPUs a vLLM takes with these arguments of its own."""
     parts = (arguments.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline"))
     return math.prod(int(part) for part in parts)
+
+
+def _for_adapters(rank: int) -> dict[str, Any]:
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_room(rank)}
+
+
+def lora_room(rank: int) -> int:
+    """Return for which rank vLLM sets room aside, so that adapters of `rank` find it."""
+    return next(room for room in LORA_RANKS if room >= rank)
 
 
 def _for_cpu(config: Any) -> dict[str, Any]:

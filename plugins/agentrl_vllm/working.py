@@ -83,7 +83,7 @@ class Worker:
         self._active: dict[str, _Request] = {}
         self._version = 0
         self._in_flight: InFlight = "wait"
-        self._closing = self._diverged = False
+        self._closing = self._diverged = self._adapted = False
 
     def run(self, setup: Setup) -> None:
         """Start vLLM, answer number 0, and serve."""
@@ -135,7 +135,10 @@ class Worker:
 
     def _joins(self, task: Task) -> bool:
         """Return whether it can be done while there are requests in work."""
-        return isinstance(task, Ask) or (isinstance(task, Load) and self._in_flight != "wait")
+        if isinstance(task, Load):
+            # A request goes on with an adapter to its end, or without.
+            return self._in_flight != "wait" and (task.cargo.adapter is not None) == self._adapted
+        return isinstance(task, Ask)
 
     def _ask(self, task: Ask, backend: Backend) -> None:
         try:
@@ -156,15 +159,16 @@ class Worker:
         """Load the weights, and note from which token on they sample, where all before it is read again."""
         requests = list(self._active.values())
         diverged = self._diverged or any(request.has_diverged for request in requests)
-        backend.load(task.weights)
-        self._version, self._diverged = task.version, False
+        backend.load(task.cargo)
+        self._adapted = task.cargo.adapter is not None
+        self._version, self._diverged = task.cargo.version, False
         if diverged:
             backend.scrub()
         if self._in_flight == "keep":
             self._begin_again([request for request in requests if not request.token_ids], backend)
         for request in requests:
             if diverged or self._in_flight == "recompute" or not request.token_ids:
-                request.versions[len(request.token_ids)] = task.version
+                request.versions[len(request.token_ids)] = self._version
 
     def _begin_again(self, requests: list[_Request], backend: Backend) -> None:
         """Have vLLM forget what it has read of these requests, for that was with the old weights."""

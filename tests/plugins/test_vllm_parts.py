@@ -17,10 +17,11 @@ from agentrl.interfaces import Resources
 from agentrl_tiny import Tiny
 from agentrl_vllm import VLLMEngine
 from agentrl_vllm.correspondence import Died
+from agentrl_vllm.handover import write_model
 from agentrl_vllm.host import Host
+from agentrl_vllm.messages import Cargo
 from agentrl_vllm.model import describe
 from agentrl_vllm.routing import Routes
-from agentrl_vllm.shared_weights import make_folder, remove, write
 from agentrl_vllm.starting import make_program, make_setup
 
 
@@ -49,10 +50,10 @@ class Scripted:
             raise Died("it was killed")
         return "a completion"
 
-    async def load(self, weights: object, version: int) -> None:
+    async def load(self, cargo: Cargo) -> None:
         if self.dead:
             raise Died("it was killed")
-        self.loaded.append(version)
+        self.loaded.append(cargo.version)
 
     async def close(self) -> None:
         self.dead = True
@@ -67,7 +68,8 @@ def test_weights_that_come_while_a_dead_worker_is_replaced_are_its_successors() 
         Scripted.born[0].dead = True
         asked = asyncio.create_task(host.ask([1], Sampling()))
         successor = await _nth(1)
-        loading = asyncio.create_task(host.load(Path("weights"), 7))
+        cargo = Cargo(7, folder=Path("weights"))
+        loading = asyncio.create_task(host.load(cargo, cargo))
         await asyncio.sleep(0.02)
         successor.ready.set()
         assert await asked == "a completion"
@@ -112,14 +114,11 @@ def test_weights_that_are_made_when_they_are_asked_for_are_not_kept() -> None:
     assert len(alive) == 2 * len(model.shapes)
 
 
-def test_weights_are_shared_in_the_precision_of_the_engine() -> None:
+def test_weights_are_shared_in_the_precision_of_the_engine(tmp_path: Path) -> None:
     half = torch.full((2, 3), 0.1).T
-    folder = make_folder(100)
-    write({"a": half, "b": half[0]}, torch.bfloat16, folder)
-    found = load_file(folder / "model.safetensors")
-    remove(folder)
+    write_model({"a": half, "b": half[0]}, torch.bfloat16, tmp_path / "model")
+    found = load_file(tmp_path / "model" / "model.safetensors")
     assert torch.equal(found["a"], half.bfloat16())
-    assert not folder.exists()
 
 
 def test_a_small_model_gets_one_thread_and_options_of_ones_own_win() -> None:
