@@ -66,7 +66,7 @@ def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict
         config: "characters" of an observation, "seconds" and API "calls" of a turn, "errors" in a row that
             end the episode, None for none.
     """
-    from answers import listen  # type: ignore[import-not-found]
+    from answers import changes, listen  # type: ignore[import-not-found]
     from appworld import AppWorld  # type: ignore[import-not-found]
 
     close()
@@ -84,7 +84,11 @@ def reset(task: Mapping[str, Any], seed: int, config: Mapping[str, Any]) -> dict
     _open.append(episode)
     me = world.task.supervisor
     asker = f"I am {me['first_name']} {me['last_name']}, {me['email']}, {me['phone_number']}."
-    return {"text": f"{asker}\n{world.task.instruction}", "done": False, "state_key": _state_key(episode)}
+    return {
+        "text": f"{asker}\n{world.task.instruction}",
+        "done": False,
+        "state_key": _state_key(episode, changes(world)),
+    }
 
 
 def step(action: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,17 +114,13 @@ def step(action: Mapping[str, Any]) -> dict[str, Any]:
     error = output is NO_CODE or output.startswith(FAILED)
     episode.errors = episode.errors + 1 if error else 0
     episode.done = completed or episode.errors == episode.config["errors"]
+    changed = changes(episode.world)
     return {
         "text": f"Output:\n```\n{cut(output.rstrip(), episode.config['characters'])}\n```",
         "done": episode.done,
-        "state_key": _state_key(episode),
+        "state_key": _state_key(episode, changed),
         "action_key": action_key(code, calls),
-        "record": {
-            "calls": calls,
-            "changes": changes(episode.world),
-            "error": error,
-            "completed": completed,
-        },
+        "record": {"calls": calls, "changes": changed, "error": error, "completed": completed},
     }
 
 
@@ -177,17 +177,14 @@ def _completed(world: Any) -> bool:
         return False
 
 
-def _state_key(episode: Episode) -> str:
-    """Hash what decides the future: the changes of the databases, and the variables of the episode's code."""
-    world = episode.world
-    changes = world.models.get_tracked_db_changes()
+def _state_key(episode: Episode, changed: str) -> str:
+    """Hash what decides the future: what databases `changed` by, and the variables of its code."""
     variables = {
         name: _plain(value)
-        for name, value in world.shell.user_ns.items()
+        for name, value in episode.world.shell.user_ns.items()
         if name not in episode.names and not name.startswith("_")
     }
-    state = [episode.done, changes, variables]
-    return _hash(json.dumps(state, sort_keys=True, default=repr))
+    return _hash(json.dumps([episode.done, changed, variables], sort_keys=True))
 
 
 def _plain(value: object) -> str:
