@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from agentrl import Sampling
 from agentrl.errors import AgentRLError, UsageError
+from agentrl.footprint import Workload
 from agentrl.interfaces import Resources
 from agentrl_tiny import Tiny
 from agentrl_vllm import VLLMEngine
@@ -128,6 +129,18 @@ def test_a_small_model_gets_one_thread_and_options_of_ones_own_win() -> None:
     assert setup.threads == 1
     assert (setup.arguments["block_size"], setup.arguments["max_model_len"]) == (64, 100)
     assert make_program(setup, "cpu", 0).variables == {"OMP_NUM_THREADS": "1"}
+
+
+def test_the_room_that_vllm_sets_aside_for_adapters_is_counted() -> None:
+    def held(**config: Any) -> int:
+        engine = VLLMEngine(VLLMEngine.Config(**config))
+        (occupant,) = engine.footprint(Tiny().path(), Resources(), Workload(1, 1, 100)).occupants
+        return sum(each.bytes for each in occupant.holdings)
+
+    model = describe(Tiny().path())
+    matrices = [model.shapes[names[0]] for names in model.names if len(model.shapes[names[0]]) == 2]
+    # vLLM knows no rank between 1 and 8.
+    assert held(lora_rank=4) - held() == 4 * 8 * sum(map(sum, matrices))
 
 
 def test_each_engine_needs_its_own_gpus() -> None:
