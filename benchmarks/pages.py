@@ -5,10 +5,10 @@
     python benchmarks/pages.py --jobs 2                     # two runs side by side, one torch thread each
     python benchmarks/pages.py --report docs/pages.md       # also writes the tables there
 
-Success is of held-out tasks, before reinforcement learning (the model has imitated the experts as the env
-suggests; before that it solves nothing) and after it: by gym under each profile of conditions, of which only
-the calm one is trained under; and by page of MiniWoB++. Runs that are there already are not run again; one
-that was interrupted is resumed.
+Success is of held-out tasks: of the model as it is, when it has imitated the experts as the env suggests, and
+after reinforcement learning; by gym under each profile of conditions, of which only the calm one is trained
+under, and by page of MiniWoB++. Runs that are there already are not run again; one that was interrupted is
+resumed.
 """
 
 import argparse
@@ -38,12 +38,14 @@ Share = tuple[float, float]
 
 @dataclass(frozen=True)
 class Learnt:
-    """Success of one run, 0 to 1, before the first update and after the last, by what was played.
+    """Success of one run, 0 to 1, after imitation and after the last update, by what was played.
 
-    `minutes` are all of the command's: imitation and three evaluations included.
+    `untrained` is that of all tasks before imitation. `minutes` are all of the command's: imitation and three
+    evaluations included.
     """
 
     seed: int
+    untrained: float
     success: Mapping[str, Share]
     updates: int
     minutes: float
@@ -67,7 +69,7 @@ def learnt(env: str, seed: int, options: argparse.Namespace) -> Learnt:
     suggested = ENVS[env].suggests_with["tiny_web"]
     asked = {"tasks": TASKS[env], "jobs": options.jobs, "suggested": suggested}
     found = recorded(options.records, f"{env}-{seed}", asked, lambda: train(env, seed, options))
-    return Learnt(seed, found["success"], found["updates"], found["minutes"])
+    return Learnt(seed, found["untrained"], found["success"], found["updates"], found["minutes"])
 
 
 def train(env: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -77,13 +79,15 @@ def train(env: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     if options.jobs > 1:
         measured["threads"] = 1
     agentrl(folder, "--env", env, "--algo", "grpo", "--seed", str(seed), *sets(measured))
-    metrics = read_lines(folder / "metrics.jsonl")
+    metrics, (untrained, *_) = (read_lines(folder / f"{name}.jsonl") for name in ("metrics", "evaluations"))
     first, last = (outcomes(folder, step) for step in (0, len(metrics)))
     shares = {kind: (fmean(first[kind]), fmean(last[kind])) for kind in sorted(first)}
     minutes = json.loads((folder / "summary.json").read_text())["wall_seconds"] / 60
     total = [fmean(each for kind in found.values() for each in kind) for found in (first, last)]
-    print(f"{env} seed {seed}: {total[0]:.1%} -> {total[1]:.1%} in {minutes:.0f} min", flush=True)
-    return {"success": shares, "updates": len(metrics), "minutes": minutes}
+    before = untrained["metrics"]["success"]["mean"]
+    way = " -> ".join(f"{share:.1%}" for share in (before, *total))
+    print(f"{env} seed {seed}: {way} in {minutes:.0f} min", flush=True)
+    return {"untrained": before, "success": shares, "updates": len(metrics), "minutes": minutes}
 
 
 def outcomes(folder: Path, step: int) -> Mapping[str, list[bool]]:
@@ -123,9 +127,11 @@ def markdown(heads: Sequence[str], rows: Iterable[str], runs: Sequence[Learnt]) 
     updates, minutes = (
         fmean(numbers) for numbers in zip(*((r.updates, r.minutes) for r in runs), strict=True)
     )
+    untrained, count = fmean(run.untrained for run in runs), len(runs)
     said = (
-        f"{len(runs)} seeds (in brackets, after learning), {updates:.0f} updates, {minutes:.0f} minutes "
-        "each, imitation and three evaluations included."
+        f"After imitation → after reinforcement learning, of {count} seeds (in brackets, after learning); "
+        f"before imitation {untrained:.0%} of all. {updates:.0f} updates, {minutes:.0f} minutes each "
+        "on two cores, imitation and three evaluations included."
     )
     return "\n".join([*(f"| {line} |" for line in lines), "", said])
 
@@ -138,13 +144,11 @@ def main() -> None:
     work = [(env, seed) for env in options.envs for seed in options.seeds]
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = list(pool.map(lambda job: learnt(*job, options), work))
-    made = [
-        TABLES[env]([run for run, (of, _) in zip(runs, work, strict=True) if of == env])
-        for env in options.envs
-    ]
-    print("\n\n".join(made))
-    if options.report is not None:
-        put(made, options.report)
+    for env in options.envs:
+        made = TABLES[env]([run for run, (of, _) in zip(runs, work, strict=True) if of == env])
+        print(f"\n{made}")
+        if options.report is not None:
+            put([made], options.report, env)
 
 
 if __name__ == "__main__":
