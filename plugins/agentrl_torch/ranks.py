@@ -10,6 +10,7 @@ rank lives, and how it is started, is the runtime's to know.
 
 import pickle
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -45,6 +46,7 @@ class Ranks:
         self._sharding = sharding
         self._crew: list[_Rank] = []
         self._ended: str | None = None
+        self._asking = threading.Lock()
 
     def start(self, model: Path | str, needs: frozenset[Need], steps: int, resources: Resources) -> None:
         """Start the processes and let them load the models."""
@@ -130,9 +132,11 @@ class Ranks:
         if self._ended is not None:
             raise AgentRLError(self._ended)
         request = _packed(name, arguments)
-        for rank in self._crew:
-            rank.post(request)
-        return self._answers()
+        # Weights may still be fetched in another thread when a run that was interrupted is saved.
+        with self._asking:
+            for rank in self._crew:
+                rank.post(request)
+            return self._answers()
 
     def _answers(self) -> Any:
         try:

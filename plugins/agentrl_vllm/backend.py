@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from agentrl.errors import AgentRLError, UsageError
+from agentrl.errors import AgentRLError, UsageError, first_line
 from agentrl.interfaces import Weights
 from agentrl.types import Sampling
 from agentrl_vllm.inside import renew_tied_heads, report_without_top_p, scrub_cache
@@ -108,9 +108,16 @@ class Backend:
         """Put an adapter into the place of the one that is there, and return what requests name it by."""
         from vllm.lora.request import LoRARequest
 
-        # One number for all, so that requests in work go on with whatever has it.
-        self._engine.add_lora(LoRARequest(_ADAPTER, 1, str(folder), load_inplace=True))
-        return LoRARequest(_ADAPTER, 1, str(folder))
+        try:
+            self._engine.add_lora(LoRARequest(_ADAPTER, 1, str(folder), load_inplace=True))
+        except ValueError as error:
+            raise AgentRLError(
+                f"vLLM does not take the adapter ({first_line(error)}); leave engine.lora_rank out, or name "
+                "layers that vLLM can adapt in trainer.lora.targets"
+            ) from error
+        # One number for all, so that requests in work go on with whatever has it; and one place, which is not
+        # read again, for what they have read is cached under it.
+        return LoRARequest(_ADAPTER, 1, _ADAPTER)
 
     def forget(self) -> None:
         """Drop the cached keys and values; those of other weights would be wrong.

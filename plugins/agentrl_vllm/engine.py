@@ -19,6 +19,7 @@ from agentrl.footprint import Footprint, Workload
 from agentrl.interfaces import AdaptedWeights, Crew, Engine, PluginConfig, Resources, Weights
 from agentrl.plugins import make
 from agentrl.runtime import Peer, Program, Runtime
+from agentrl.together import in_thread
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence
 from agentrl_vllm.handover import Handover
@@ -28,6 +29,9 @@ from agentrl_vllm.messages import InFlight, Setup
 from agentrl_vllm.model import check_prompt, describe
 from agentrl_vllm.routing import Routes
 from agentrl_vllm.starting import LORA_RANKS, choose_context, choose_dtype, gpus_of, make_program, make_setup
+
+# Arguments of vLLM by which it loads something else than the model's files say.
+_OTHER_WEIGHTS = {"load_format", "model_weights", "revision"}
 
 
 class VLLMEngine(Engine):
@@ -99,7 +103,8 @@ class VLLMEngine(Engine):
         self.tokenizer = described.tokenizer
         self.context_length = choose_context(self.config.context_length, described)
         dtype = choose_dtype(self.config.dtype, resources.device)
-        self._handover = Handover(described, str(model), dtype, as_files=self.config.engines > 0)
+        base = None if _OTHER_WEIGHTS & self.config.arguments.keys() else str(model)
+        self._handover = Handover(described, base, dtype, as_files=self.config.engines > 0)
         setup = make_setup(self.config, model, described, resources)
         self._hosts = [Host(begin, self.config.restarts) for begin in self._begins(setup, resources)]
         self._routes = Routes(len(self._hosts))
@@ -131,9 +136,10 @@ class VLLMEngine(Engine):
         """
         handover, rank = self._running(), self.config.lora_rank
         if rank is not None and isinstance(weights, AdaptedWeights):
-            cargo, whole = await asyncio.to_thread(handover.pack_adapter, weights, version, rank)
+            adapted = weights
+            cargo, whole = await in_thread(lambda: handover.pack_adapter(adapted, version, rank))
         else:
-            cargo, whole = await asyncio.to_thread(handover.pack, weights, version)
+            cargo, whole = await in_thread(lambda: handover.pack(weights, version))
         await asyncio.gather(*(host.load(cargo, whole) for host in self._hosts))
         handover.arrived(cargo, whole)
 

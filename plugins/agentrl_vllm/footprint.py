@@ -1,5 +1,6 @@
 """What vLLM takes of memory: on a GPU the share that it is given, on the CPU its weights and cache."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def of_engine(config: Any, model: Path | str, resources: Resources, work: Worklo
     engines = max(1, config.engines)
     size = int(config.arguments.get("tensor_parallel_size", 1))
     adapters = _adapters(config.lora_rank, shapes, names) * number if config.lora_rank else 0
-    holdings = _holdings(config, resources.device, (weights + adapters) // size, token // size, longest, work)
+    held = weights // size + adapters
+    holdings = _holdings(config, resources.device, held, token // size, longest, work)
     occupants = tuple(
         Occupant(
             "engine" if engines == 1 else f"engine {index}",
@@ -87,9 +89,12 @@ def _files(config: Any, weights: int) -> list[Holding]:
 
 
 def _adapters(rank: int, shapes: Mapping[str, torch.Size], names: Sequence[Sequence[str]]) -> int:
-    """Return how many numbers vLLM sets aside for an adapter on all layers, those of words included."""
-    layers = (shapes[each[0]] for each in names)
-    return lora_room(rank) * sum(sum(shape) for shape in layers if len(shape) == 2)
+    """Return how many numbers vLLM sets aside for an adapter on all layers, those of words included.
+
+    Not all of it is shared out over GPUs; of experts that have one tensor together each has its own.
+    """
+    matrices = [shapes[each[0]] for each in names if len(shapes[each[0]]) > 1]
+    return lora_room(rank) * sum(math.prod(shape[:-2]) * sum(shape[-2:]) for shape in matrices)
 
 
 def _token(text: Any, number: int) -> int:

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from agentrl_vllm.model import Model, check_adapter
 class Handover:
     """Knows which frozen model the vLLMs have, and keeps the files that one which begins anew needs."""
 
-    def __init__(self, model: Model, base: str, dtype: torch.dtype, *, as_files: bool) -> None:
-        """Take the model, which the vLLMs have loaded from `base`, and what they want it as."""
+    def __init__(self, model: Model, base: str | None, dtype: torch.dtype, *, as_files: bool) -> None:
+        """Take the model, what the vLLMs have loaded it from, if that is known, and what they want it as."""
         self.model, self._dtype, self._as_files = model, dtype, as_files
         # The frozen model that the vLLMs have, if it is one, and where who begins anew gets it: None needs it
         # from nowhere.
@@ -60,15 +61,18 @@ class Handover:
         config, tensors = weights.adapter()
         check_adapter(config, tensors, self.model, largest_rank)
         size = sum(tensor.nbytes for tensor in tensors.values())
-        if weights.base == self._base:
+        if weights.base == self._base and (self._base_folder is None or self._base_folder.is_dir()):
             folder = self._new_folder(size)
             write_adapter(config, tensors, folder / Cargo.ADAPTER)
-            return Cargo(version, folder=folder), self._with_base(folder, version)
+            cargo = Cargo(version, folder=folder, holds=frozenset({Cargo.ADAPTER}))
+            return cargo, self._with_base(cargo)
         frozen = self.model.checked(weights.frozen())
         folder = self._new_folder(size + self._bytes)
         write_adapter(config, tensors, folder / Cargo.ADAPTER)
-        cargo = self._whole(frozen, folder, version)
-        self._base, self._base_folder, self._base_lost = weights.base, folder, not self._as_files
+        whole = self._whole(frozen, folder, version)
+        cargo = replace(whole, holds=whole.holds | {Cargo.ADAPTER})
+        self._base, self._base_lost = weights.base, not self._as_files
+        self._base_folder = folder if self._as_files else None
         return cargo, cargo
 
     def arrived(self, *cargoes: Cargo | None) -> None:
@@ -97,20 +101,20 @@ class Handover:
         if folder is None or not self._as_files:
             return Cargo(version, tensors, folder)
         write_model(tensors, self._dtype, folder / Cargo.MODEL)
-        return Cargo(version, folder=folder)
+        return Cargo(version, folder=folder, holds=frozenset({Cargo.MODEL}))
 
-    def _with_base(self, adapter: Path, version: int) -> Cargo | None:
-        """Return the adapter in that folder, and the frozen model for one that has not begun with it."""
+    def _with_base(self, cargo: Cargo) -> Cargo | None:
+        """Return an adapter with the frozen model, which one that has just begun may not have."""
         if self._base_lost:
             return None
-        if self._base_folder is None:
-            return Cargo(version, folder=adapter)
+        if self._base_folder is None or cargo.folder is None:
+            return cargo
         folder = self._new_folder(0)
-        for place in (self._base_folder / Cargo.MODEL, adapter / Cargo.ADAPTER):
+        for place in (self._base_folder / Cargo.MODEL, cargo.folder / Cargo.ADAPTER):
             (folder / place.name).mkdir()
             for file in place.iterdir():
                 (folder / place.name / file.name).symlink_to(file)
-        return Cargo(version, folder=folder)
+        return replace(cargo, folder=folder, holds=frozenset({Cargo.MODEL, Cargo.ADAPTER}))
 
 
 def write_model(tensors: Weights, dtype: torch.dtype, folder: Path) -> None:

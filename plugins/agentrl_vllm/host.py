@@ -76,11 +76,15 @@ class Host:
 
     async def rest(self, *, asleep: bool) -> None:
         """Give memory back, or take it again."""
-        current = self._running()
-        try:
-            await current.send(lambda number: Rest(number, asleep))
-        except Died as death:
-            await self._revive(current, death)
+        while True:
+            current = self._running()
+            try:
+                await current.send(lambda number: Rest(number, asleep))
+                return
+            except Died as death:
+                await self._revive(current, death)
+                if not asleep:  # its successor is awake
+                    return
 
     async def close(self) -> None:
         """End the worker; may be called twice."""

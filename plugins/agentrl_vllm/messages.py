@@ -46,7 +46,8 @@ class Cargo:
     Attributes:
         version: of the weights.
         tensors: the model's, within one process.
-        folder: holds the folder MODEL with safetensors files, or ADAPTER with what peft saves, or both.
+        folder: of all that comes as files.
+        holds: which folders it has: MODEL with safetensors files, ADAPTER with what peft saves.
     """
 
     MODEL: ClassVar = "model"
@@ -55,6 +56,7 @@ class Cargo:
     version: int
     tensors: Weights | None = None
     folder: Path | None = None
+    holds: frozenset[str] = frozenset()
 
     @property
     def model(self) -> Weights | Path | None:
@@ -67,8 +69,7 @@ class Cargo:
         return self._inside(self.ADAPTER)
 
     def _inside(self, name: str) -> Path | None:
-        place = None if self.folder is None else self.folder / name
-        return place if place is not None and place.is_dir() else None
+        return None if self.folder is None or name not in self.holds else self.folder / name
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def test_weights_that_come_while_a_dead_worker_is_replaced_are_its_successors() 
         Scripted.born[0].dead = True
         asked = asyncio.create_task(host.ask([1], Sampling()))
         successor = await _nth(1)
-        cargo = Cargo(7, folder=Path("weights"))
+        cargo = Cargo(7, folder=Path("weights"), holds=frozenset({Cargo.MODEL}))
         loading = asyncio.create_task(host.load(cargo, cargo))
         await asyncio.sleep(0.02)
         successor.ready.set()
