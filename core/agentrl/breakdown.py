@@ -11,20 +11,20 @@ from statistics import fmean
 from typing import Any
 
 from agentrl.panel import scenario_of
-from agentrl.statistics import Estimate, estimate, pass_at_k, pass_hat_k
+from agentrl.statistics import Estimate, combined, estimate, pass_at_k, pass_hat_k
 from agentrl.types import Group, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
 class TagEffect:
-    """Success with and without a condition.
+    """Success with and without a condition, among tasks of the same labels.
 
     Attributes:
         tasks: of which kind, as `label=value`; "all" where they are not told apart.
         tag: the condition.
         present: success of the episodes that were played under it.
-        absent: success of the others; None if there are none.
-        episodes: how many were played under it.
+        absent: success of the others, as if they were as often of each label; None if there are none.
+        episodes: how many were played under it, where there are others of the same labels, if there are any.
         others: how many were not.
     """
 
@@ -48,15 +48,21 @@ def succeeded(trajectory: Trajectory) -> bool:
 
 
 def attempts(groups: Iterable[Group]) -> int:
-    """Return how many attempts there are at every task that has any."""
-    return min((len(group.trajectories) for group in groups if group.trajectories), default=0)
+    """Return how many attempts there are at the tasks that have most."""
+    return max((len(group.trajectories) for group in groups), default=0)
 
 
-def passes(groups: Sequence[Group], k: int, suffix: str = "") -> dict[str, Estimate]:
-    """Return pass@k, that one of `k` attempts succeeds, and pass^k, that all do."""
+def passes(groups: Iterable[Group], k: int, suffix: str = "") -> dict[str, Estimate]:
+    """Return pass@k, that one of `k` attempts succeeds, and pass^k, that all do.
+
+    Of tasks with fewer attempts, because episodes failed, neither is known: they are left out.
+    """
+    enough = [group for group in groups if len(group.trajectories) >= k]
+    if not enough:
+        return {}
     return {
-        f"pass@{k}{suffix}": _over_tasks(pass_at_k, groups, k),
-        f"pass^{k}{suffix}": _over_tasks(pass_hat_k, groups, k),
+        f"pass@{k}{suffix}": _over_tasks(pass_at_k, enough, k),
+        f"pass^{k}{suffix}": _over_tasks(pass_hat_k, enough, k),
     }
 
 
@@ -96,7 +102,10 @@ def by_label(groups: Sequence[Group]) -> dict[str, Estimate]:
 
 
 def by_tag(groups: Sequence[Group]) -> list[TagEffect]:
-    """Return what each condition did to success, apart for each value of the first label; the worst first."""
+    """Return what each condition did to success, apart for each value of the first label; the worst first.
+
+    It is compared among tasks with all labels in common: conditions may be commoner where tasks are harder.
+    """
     first = _labels(groups)[:1]
     kinds = (_kinds(groups, first[0]) if first else {}) or {"all": list(groups)}
     effects = [_effect(tag, name, those) for name, those in kinds.items() for tag in _tags(those)]
@@ -126,10 +135,28 @@ def _tags_of(trajectory: Trajectory) -> tuple[str, ...]:
 
 
 def _effect(tag: str, kind: str, groups: Sequence[Group]) -> TagEffect:
-    under = [Group(g.task, [t for t in g.trajectories if tag in _tags_of(t)]) for g in groups]
-    others = [Group(g.task, [t for t in g.trajectories if tag not in _tags_of(t)]) for g in groups]
-    episodes, rest = (sum(len(g.trajectories) for g in those) for those in (under, others))
-    return TagEffect(kind, tag, _success(under), _success(others) if rest else None, episodes, rest)
+    strata = _strata(tag, groups)
+    both = [(under, others) for under, others in strata if _episodes(under) and _episodes(others)]
+    if not both:
+        under = [group for each, _ in strata for group in each]
+        return TagEffect(kind, tag, _success(under), None, _episodes(under), 0)
+    weights = [_episodes(under) for under, _ in both]
+    present, absent = (combined(list(map(_success, those)), weights) for those in zip(*both, strict=True))
+    return TagEffect(kind, tag, present, absent, sum(weights), sum(_episodes(others) for _, others in both))
+
+
+def _strata(tag: str, groups: Iterable[Group]) -> list[tuple[list[Group], list[Group]]]:
+    """Return for tasks of the same labels the groups with the episodes under a condition, and the others."""
+    found: dict[tuple[tuple[str, str], ...], tuple[list[Group], list[Group]]] = {}
+    for group in groups:
+        under, others = found.setdefault(tuple(sorted(group.task.labels.items())), ([], []))
+        under.append(Group(group.task, [t for t in group.trajectories if tag in _tags_of(t)]))
+        others.append(Group(group.task, [t for t in group.trajectories if tag not in _tags_of(t)]))
+    return list(found.values())
+
+
+def _episodes(groups: Iterable[Group]) -> int:
+    return sum(len(group.trajectories) for group in groups)
 
 
 def _harm(effect: TagEffect) -> float:

@@ -61,6 +61,21 @@ def _normal(means: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - spread, mean + spread, n)
 
 
+def combined(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+    """Return the weighted mean of estimates of different tasks, with its 95% interval.
+
+    Zou and Donner 2008, Construction of confidence limits about effect measures: a general approach,
+    Statistics in Medicine 27:1693: squares of the distances to each bound add up.
+    """
+    total = sum(weights)
+    mean = sum(weight * each.mean for weight, each in zip(weights, estimates, strict=True)) / total
+    below, above = (
+        math.hypot(*(weight * gap for weight, gap in zip(weights, gaps, strict=True))) / total
+        for gaps in ([e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates])
+    )
+    return Estimate(mean, mean - below, mean + above, sum(each.count for each in estimates))
+
+
 def highest_rise(before: Estimate, now: Estimate) -> float:
     """Return the upper end of the 95% interval of a difference of means, `now` minus `before`.
 

@@ -51,16 +51,19 @@ def test_success_is_told_by_label_where_one_has_several_values() -> None:
 
 def test_with_repeats_the_reliability_of_each_label_is_told_for_all_attempts_together() -> None:
     metrics = summarize(GROUPS, "dev").metrics
-    # One task has only two attempts that did not fail.
     assert [name for name in metrics if name.startswith("pass@")] == [
-        "pass@2/skill=calendar",
-        "pass@2/skill=mail",
+        "pass@3/skill=calendar",
+        "pass@3/skill=mail",
         "pass@1",
         "pass@2",
+        "pass@3",
     ]
-    assert metrics["pass^2/skill=calendar"].mean == pytest.approx(1 / 3)
-    assert metrics["pass^2/skill=mail"].mean == pytest.approx((1 + 0) / 2)
-    assert metrics["pass@2/skill=mail"].mean == pytest.approx((1 + 2 / 3) / 2)
+    # Of one task only two attempts did not fail, of another none: three are known of the others alone.
+    assert [metrics[f"pass@{k}"].count for k in (1, 2, 3)] == [3, 3, 2]
+    assert metrics["pass^3/skill=calendar"].mean == 0
+    assert metrics["pass@3/skill=mail"].mean == 1
+    assert metrics["pass^2"].mean == pytest.approx((1 / 3 + 1 + 0) / 3)
+    assert metrics["pass@2"].mean == pytest.approx((1 + 1 + 2 / 3) / 3)
     once = [group(MAIL, (True, "")), group(CALENDAR, (True, ""))]
     assert not [name for name in summarize(once, "dev").metrics if name.startswith("pass")]
 
@@ -83,6 +86,25 @@ def test_each_condition_is_told_apart_by_the_first_label_the_most_harmful_first(
     assert (zoomed.present.mean, zoomed.absent and zoomed.absent.mean) == (0.0, 0.75)
     assert (slow.present.mean, slow.absent and slow.absent.mean) == (0.5, 1.0)
     assert slow.present.low < 0.5 < slow.present.high
+
+
+def test_a_condition_is_not_blamed_for_what_goes_with_it() -> None:
+    """Half of the hostile episodes succeed and nine tenths of the calm ones, zoomed or not."""
+    calm, hostile = ({**MAIL, "profile": name} for name in ("calm", "hostile"))
+
+    def task(labels: Mapping[str, str], successes: int, of: int, tags: str) -> Group:
+        return group(labels, *((index < successes, tags) for index in range(of)))
+
+    groups = [
+        *(task(calm, 9, 10, tags) for tags in ("", "", "", "zoomed")),
+        *(task(hostile, 5, 10, tags) for tags in ("", "zoomed", "zoomed", "zoomed")),
+        task({**MAIL, "profile": "still"}, 10, 10, ""),
+    ]
+    (zoomed,) = summarize(groups, "dev").tags
+    assert zoomed.absent is not None
+    assert (zoomed.episodes, zoomed.others) == (40, 40)
+    assert zoomed.present.mean == pytest.approx(zoomed.absent.mean)
+    assert zoomed.present.mean == pytest.approx((0.9 + 3 * 0.5) / 4)
 
 
 def test_without_labels_all_tasks_are_taken_together_and_without_tags_there_is_nothing_to_tell() -> None:
