@@ -153,11 +153,19 @@ def parse(reply: str) -> Call:
     Raises:
         NotAnAction: there is none, or it is called wrongly.
     """
+    wrong: NotAnAction | None = None
     for text in _candidates(reply):
         if text.startswith("{"):
             return _from_json(text)
         if _CALL.fullmatch(text):
-            return _from_python(text.rstrip("; "))
+            try:
+                return _from_python(text.rstrip("; "))
+            except NotAnAction as error:
+                if "\n" not in text:
+                    raise wrong or error from error
+                wrong = wrong or error  # of several lines the last may be an action
+    if wrong is not None:
+        raise wrong
     for text in _candidates(reply):
         if (begun := _BEGUN.match(text)) and (kind := ACTIONS.get(begun[1])):
             raise NotAnAction(
@@ -223,15 +231,20 @@ def _argument(kind: ActionKind, parameter: Parameter, given: Mapping[str, Any]) 
     match parameter.kind:
         case "number" if isinstance(value, int | float) and abs(value) < 1e6:
             return value
-        case "element" | "text" if isinstance(value, str | int) and not isinstance(value, bool):
+        case "element" | "text" if _is_text(value):
             return _clean(str(value))
-        case "texts" if isinstance(value, str | int):
+        case "texts" if _is_text(value):
             return [_clean(str(value))]
-        case "texts" if isinstance(value, list | tuple) and all(
-            isinstance(each, str | int) for each in value
-        ):
+        case "texts" if isinstance(value, list | tuple) and all(map(_is_text, value)):
             return [_clean(str(each)) for each in value]
     raise NotAnAction(f"{parameter.name} of {kind.name} must be a {parameter.kind}, as in {kind.example}")
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text, or a number that stands for one."""
+    if isinstance(value, str):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e18
 
 
 def _clean(text: str) -> str:

@@ -27,6 +27,18 @@ NAMED: dict[str, tuple[int, str]] = {
 }
 
 
+# Virtual key codes of the other characters, with what Shift makes of them (US keyboard). Without one of its
+# own a character would press the key that has its number: a dot would be Delete.
+_SIGNS = {
+    **{";:": 186, "=+": 187, ",<": 188, "-_": 189, ".>": 190, "/?": 191, "`~": 192},
+    **{"[{": 219, "\\|": 220, "]}": 221, "'\"": 222},
+}
+_PUNCTUATION = {
+    **{sign: ord(digit) for digit, sign in zip("0123456789", ")!@#$%^&*(", strict=True)},
+    **{sign: code for signs, code in _SIGNS.items() for sign in signs},
+}
+
+
 class NoSuchKey(ValueError):
     """A key is not known; the message lists those that are."""
 
@@ -73,10 +85,17 @@ def _modifier(name: str) -> dict[str, Any]:
     return {"key": key, "code": f"{key}Left", "windowsVirtualKeyCode": _CODES[name]}
 
 
+def _code(character: str) -> int:
+    """Return the virtual key code of a character, 0 if there is none."""
+    if character.isascii() and (character.isalnum() or character == " "):
+        return ord(character.upper())
+    return _PUNCTUATION.get(character, 0)
+
+
 def _event(key: str, mask: int) -> dict[str, Any]:
     if key in MODIFIERS:
         return {**_modifier(key), "modifiers": mask}
-    code, text = NAMED[key] if key in NAMED else (ord(key.upper()) if key.isascii() else 0, key)
+    code, text = NAMED.get(key) or (_code(key), key)
     if len(key) == 1 and mask & 8:
         key = text = key.upper()
     event: dict[str, Any] = {

@@ -236,10 +236,17 @@
     return all;
   }
 
+  // All that the future of a document may depend on, with the frames that it can look into.
+  function state(doc) {
+    const all = [...doc.querySelectorAll("*")];
+    const fields = [...doc.querySelectorAll("input, textarea, select")].map((e) => [e.value, e.checked]);
+    const scrolled = all.filter((e) => e.scrollTop || e.scrollLeft).map((e) => [e.tagName, e.scrollTop, e.scrollLeft]);
+    const frames = [...doc.querySelectorAll("iframe, frame")].map((e) => e.contentDocument).filter(Boolean).map(state);
+    return [doc.location.href, doc.documentElement?.outerHTML, fields, scrolled, all.indexOf(doc.activeElement), frames];
+  }
+
   function digest() { // cyrb53 over what the text may leave out
-    const fields = [...document.querySelectorAll("input, textarea, select")].map((e) => [e.value, e.checked]);
-    const scrolled = [...document.querySelectorAll("*")].filter((e) => e.scrollTop || e.scrollLeft).map((e) => [e.tagName, e.scrollTop, e.scrollLeft]);
-    const text = JSON.stringify([location.href, document.documentElement.outerHTML, fields, scrolled]);
+    const text = JSON.stringify([state(document), clip]);
     let a = 0xdeadbeef, b = 0x41c6ce57;
     for (let i = 0; i < text.length; i++) {
       const c = text.charCodeAt(i);
@@ -399,7 +406,7 @@
   function choose(e, bid, text) {
     const before = e.value;
     Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(e, text);
-    if (text && e.value !== text && Number(e.value) !== Number(text)) {
+    if (text && e.value.toLowerCase() !== text.toLowerCase() && Number(e.value) !== Number(text)) {
       Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(e, before);
       return `element ${bid} takes a ${type(e)} such as '${FORMS[type(e)]}', not ${quote(text)}`;
     }

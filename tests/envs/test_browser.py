@@ -304,6 +304,35 @@ def test_keys_reach_what_has_the_focus() -> None:
     assert error(html, "press('1', 'Retrun')").startswith("there is no key 'Retrun'; keys are")
 
 
+def test_every_printable_character_can_be_pressed() -> None:
+    keys = [chr(number) for number in range(33, 127)]
+    html = body("<input id=f><p id=said></p><script>f.oninput = () => said.textContent = f.value</script>")
+    last = texts(html, [f"press('1', {key!r})" for key in keys])[-1]
+    assert f"value={''.join(keys)!r}" in last or "".join(keys) in last.replace("\\\\", "\\").replace(
+        "\\'", "'"
+    )
+
+
+def test_what_the_future_depends_on_makes_another_state() -> None:
+    html = body(
+        """<input value=a><button>A</button><button>B</button>
+        <iframe srcdoc="<input id=i onclick='secret = 1'>" aria-hidden=true></iframe>"""
+    )
+
+    def state(*actions: str) -> str | None:
+        return asyncio.run(play(page_env(html), actions))[-1].state_key
+
+    assert state("focus('2')") == state("focus('2')") != state("focus('3')")
+    copied = ("press('1', 'Control+a')", "press('1', 'Control+c')", "focus('2')")
+    assert state(*copied) != state("press('1', 'Control+a')", "press('1', 'Control+b')", "focus('2')")
+
+
+def test_a_colour_may_be_written_in_capitals() -> None:
+    html = body("<input type=color>")
+    assert error(html, "fill('1', '#FF0000')") == ""
+    assert "takes a color" in error(html, "fill('1', 'red')")
+
+
 def test_each_page_has_a_clipboard_of_its_own() -> None:
     html = body("<input value=secret><input>")
 

@@ -269,6 +269,26 @@ def test_there_are_no_workers_that_could_ask_for_a_page(listener: Listener) -> N
     assert listener.knocks == []
 
 
+class SecureSite(Site):
+    """A site on whose pages browsers offer what they keep from others, service workers among them."""
+
+    origin = "https://site.invalid"
+
+
+def test_a_page_that_browsers_trust_gets_no_service_worker_either(listener: Listener) -> None:
+    script = f'fetch("http://127.0.0.1:{listener.port}/")'
+    site = SecureSite(worker=Response(body=script, type="text/javascript"))
+    _, result, _ = run_inside(
+        """let made = "nothing";
+        try { made = typeof (await navigator.serviceWorker.register("/worker")); } catch (error) { made = error.name; }
+        await new Promise((tell) => setTimeout(tell, 300));
+        return [isSecureContext, made];""",
+        site,
+    )
+    assert result == [True, "TypeError"]
+    assert listener.knocks == []
+
+
 def test_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     attached = Response(body="secret", type="application/zip", headers={"content-disposition": "attachment"})
