@@ -34,10 +34,12 @@ def task(page: str, seed: int) -> Task:
     return Task(f"{page}/{seed}", data={"page": page, "seed": seed})
 
 
-async def play(played: MiniWoB, one: Task, actions: Sequence[str] | None = None) -> tuple[list[str], Outcome]:
+async def play(
+    played: MiniWoB, one: Task, actions: Sequence[str] | None = None, seed: int = 0
+) -> tuple[list[str], Outcome]:
     """Play `actions`, or what the expert does."""
     expert = expert_of(played, one) if actions is None else None
-    seen = [await played.reset(one, 0)]
+    seen = [await played.reset(one, seed)]
     script = iter(actions or ())
     while not seen[-1].done and len(seen) < 20:
         text = expert(seen[-1]) if expert else next(script, None)
@@ -144,8 +146,9 @@ def test_the_same_task_gives_the_same_episode_whatever_the_seed_and_what_was_pla
         other = env("login-user")
         first = await play(one, task("login-user", 7))
         await play(one, task("login-user", 8), ["click('1')"])
-        runs = [first, await play(one, task("login-user", 7))]
-        runs += await asyncio.gather(*(play(each, task("login-user", 7)) for each in (one, other)))
+        runs = [first, await play(one, task("login-user", 7), seed=1)]
+        both = (play(each, task("login-user", 7), seed=place) for place, each in enumerate((one, other), 2))
+        runs += await asyncio.gather(*both)
         await one.close()
         await other.close()
         return runs
@@ -153,6 +156,14 @@ def test_the_same_task_gives_the_same_episode_whatever_the_seed_and_what_was_pla
     runs = asyncio.run(episodes())
     assert all(run == runs[0] for run in runs)
     assert runs[0][1].success
+
+
+def test_who_clicks_twice_does_not_begin_another_episode() -> None:
+    for seed in range(3):
+        for name, reward in (("ONE", 1.0), ("TWO", -1.0)):
+            seen, outcome = played("click-test-2", seed, [f"dblclick({name!r})", "click('ONE')"])
+            assert len(seen) == 2
+            assert (outcome.success, outcome.metrics["raw_reward"]) == (reward == 1.0, reward)
 
 
 def test_scripts_that_a_page_has_are_not_loaded_again_and_it_looks_the_same(
