@@ -16,7 +16,7 @@ from agentrl.errors import UsageError
 from agentrl.types import Need, Task
 
 from .inside.playground import GROUND_TRUTH
-from .worlds import MISSING, World, find_world
+from .worlds import ASKED, MISSING, World, find_world
 
 _log = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test_normal", "test_challenge")
@@ -108,6 +108,8 @@ class AppWorld(RemoteEnv):
     # It imitates the small world's experts first; an episode that has gone astray is not worth waiting for.
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny_code": {
+            # AppWorld's own tasks are beyond it.
+            "env.world": "small",
             "warmup": 6,
             "warmup_learning_rate": 1e-3,
             "trainer.learning_rate": 1e-4,
@@ -134,8 +136,9 @@ class AppWorld(RemoteEnv):
             UsageError: the environment is not set up, or the real data is asked for and is not there.
         """
         found = find_world(self.config.world, self.site.require().files)
-        if self.config.world == "auto" and not found.real:
-            _log.info("appworld plays a small world of our own tasks: %s (see docs/appworld.md)", MISSING)
+        if not found.real:
+            why = MISSING if self.config.world == "auto" else ASKED
+            _log.info("appworld plays a small world of our own tasks: %s (see docs/appworld.md)", why)
         return found
 
     @property
@@ -176,10 +179,16 @@ class AppWorld(RemoteEnv):
         return [f"```python\n{code}\nsolution(apis, requester)\n```"]
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Return the hash of what is asked in all tasks, of whom."""
-        hashed = hashlib.sha256()
-        for path in sorted((self.world.truth / "data" / "tasks").glob("*/specs.json")):
-            hashed.update(path.read_bytes())
+        """Return the hash of what is asked in all tasks, of whom, and of how it is judged.
+
+        Of databases, which are most of the data, the sizes count.
+        """
+        hashed, tasks = hashlib.sha256(), self.world.truth / "data" / "tasks"
+        for pattern in ("*/specs.json", f"*/{GROUND_TRUTH}/*", "*/dbs/*"):
+            for path in sorted(path for path in tasks.glob(pattern) if path.is_file()):
+                hashed.update(f"{path.relative_to(tasks)} {path.stat().st_size}\n".encode())
+                if path.parent.name != "dbs":
+                    hashed.update(path.read_bytes())
         return {"tasks": hashed.hexdigest()}
 
     @cached_property

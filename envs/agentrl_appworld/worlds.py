@@ -16,6 +16,7 @@ Wish = Literal["auto", "small", "real"]
 MISSING = (
     "AppWorld's own data is not there: get it with `agentrl env setup appworld --data`, or set APPWORLD_ROOT"
 )
+ASKED = "env.world=small, which is all that the built-in model can do; env.world=real plays AppWorld's own"
 
 
 @dataclass(frozen=True, slots=True)

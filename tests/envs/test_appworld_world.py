@@ -228,6 +228,30 @@ def test_near_misses_fail(kind: str, name: str, outcomes: dict[tuple[str, str], 
         assert outcome["metrics"]["asked_fraction"] == outcome["metrics"]["collateral_damage"] == 1.0
 
 
+# What else the API that adds a row would do, and nobody asked for.
+UNASKED = {
+    "alarm": ("apis.phone.create_alarm(", "vibration=False"),
+    "notewrite": ("apis.simple_note.create_note(", "pinned=True"),
+    "pay": ("apis.venmo.create_transaction(", "private=True"),
+    "paylist": ("apis.venmo.create_transaction(", "private=True"),
+    "errands": ("apis.todoist.create_task(", "priority='high'"),
+}
+
+
+@APPWORLD
+@LONG
+def test_the_right_row_with_what_nobody_asked_for_fails(world: World) -> None:
+    jobs = []
+    for kind, (call, argument) in UNASKED.items():
+        turns = "\n----".join(world.known(f"{kind}00_1", "turns"))
+        assert call in turns
+        said = turns.replace(call, f"{call}{argument}, ").split("\n----")
+        jobs.append(job(f"{kind}00_1", *map(fence, said)))
+    for outcome in world.play_and_judge(jobs):
+        assert not outcome["success"]
+        assert (outcome["metrics"]["completed"], outcome["metrics"]["code_errors"]) == (1.0, 0.0)
+
+
 # The episode
 
 
@@ -318,6 +342,33 @@ def test_equal_worlds_have_equal_keys_and_a_change_makes_another(world: World) -
     (other,) = world.play([job(task, fence(look + "  # differently"), fence(act.replace("True", "False")))])
     assert other["seen"][1]["state_key"] == keys[0][1]
     assert other["seen"][2]["state_key"] != keys[0][2]
+
+
+@APPWORLD
+@LONG
+def test_states_differ_by_what_can_be_compared_and_are_unknown_where_it_cannot(world: World) -> None:
+    codes = ("a = {1, 2}", "a = {2, 1}", "a = {3}", "import json as a", "def a(): pass", "_a = 1")
+    played = world.play([job("alarm00_1", fence(code)) for code in codes])
+    one, same, other, module, function, hidden = (each["seen"][1]["state_key"] for each in played)
+    assert one == same
+    assert len({one, other, module, hidden}) == 4
+    assert function is None
+
+
+@APPWORLD
+@LONG
+def test_what_appworld_itself_stumbles_over_is_a_failure_of_the_code(world: World) -> None:
+    task = "pay00_1"
+    odd = (
+        "print('\\ud83d')",
+        "print('\\ud83d\\ude00')",
+        "apis.simple_note.show_note(note_id=float('nan'), access_token='x')",
+    )
+    said = [fence(code) for code in (*odd, *world.known(task, "turns"))]
+    (played,) = world.play([job(task, *said)])
+    assert all(each["text"].encode() for each in played["seen"])
+    (outcome,) = world.judge([{**job(task), "records": played["records"]}])
+    assert outcome["success"]
 
 
 @APPWORLD

@@ -62,6 +62,7 @@ def judge(
                 "made again, the episode's calls change other things than were changed in it, which has used "
                 "other means as well: what the episode led to cannot be told from its calls"
             )
+        completed = bool(world.task_completed())
         world.execute("pass")  # writes the databases to where the evaluation looks for them
         tracker = evaluate_task(task_id=task["id"], experiment_name=name, save_report=False)
     finally:
@@ -72,7 +73,7 @@ def judge(
         shutil.rmtree(world.base_output_directory, ignore_errors=True)
     truth = world.task.ground_truth.answer
     facts = summarize(tracker.passes, tracker.failures, tracker.num_tests)
-    facts["metrics"].update(behaviour(records, calls))
+    facts["metrics"].update(behaviour(records, calls), completed=float(completed))
     facts["metrics"]["refused_calls"] = float(refused + max(0, len(calls) - MOST_CALLS))
     return {**facts, "answer": given_answer(calls), "references": [] if truth is None else [str(truth)]}
 
@@ -98,12 +99,11 @@ def summarize(
 
 
 def behaviour(records: Sequence[Mapping[str, Any]], calls: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return what the literature looks at: turns, failures of code, and whether documentation came first."""
+    """Return what the literature looks at: failures of code, as the episode tells, and the order of calls."""
     apps = [str(call.get("url", "")).split("/")[1:2] for call in calls]
     working = [index for index, app in enumerate(apps) if app not in (["api_docs"], ["supervisor"])]
     turns = max(1, len(records))
     return {
-        "completed": float(any(record["completed"] for record in records)),
         "api_calls": float(len(calls)),
         "code_errors": sum(bool(record["error"]) for record in records) / turns,
         "read_docs_first": float(bool(working) and ["api_docs"] in apps[: working[0]]),

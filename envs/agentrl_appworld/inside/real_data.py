@@ -16,7 +16,8 @@ from pathlib import Path
 from playground import copy_without_truth, has_data  # type: ignore[import-not-found]
 
 SECONDS = 1800
-REMEDY = "download the bundle elsewhere, carry it over and use --bundle FILE"
+BUNDLE = "https://s3.us-west-2.amazonaws.com/appworld.dev/data-0.1.0.bundle"
+REMEDY = f"download {BUNDLE} elsewhere, carry it over and use --bundle FILE"
 
 
 def main() -> None:

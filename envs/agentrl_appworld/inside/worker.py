@@ -15,6 +15,8 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from types import ModuleType
 from typing import Any
 
 FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -96,7 +98,7 @@ def step(action: Mapping[str, Any]) -> dict[str, Any]:
 
     The record has the API `calls` in order, each with its `answer` in short, what all calls of the episode
     have done to the databases as `changes`, whether the action failed as `error`, and whether the task is
-    `completed`.
+    `completed`. The `state_key` is None where variables hold what cannot be compared.
 
     Raises:
         RuntimeError: the episode is over.
@@ -108,7 +110,7 @@ def step(action: Mapping[str, Any]) -> dict[str, Any]:
         raise RuntimeError("the episode is over; reset first")
     found = FENCE.search(action["text"])
     code = found.group(1) if found else ""
-    output = episode.world.execute(code) if code.strip() else NO_CODE
+    output = _execute(episode.world, code)
     calls = _new_calls(episode)
     completed = _completed(episode.world)
     error = output is NO_CODE or output.startswith(FAILED)
@@ -146,7 +148,7 @@ def cut(text: str, characters: int) -> str:
 def action_key(code: str, calls: list[dict[str, Any]]) -> str:
     """Return what identifies an action: its API calls in order, or its code where it made none."""
     canonical = [
-        [call["method"], call["url"], {k: v for k, v in call["data"].items() if k != "access_token"}]
+        [call["method"], call["url"], {k: v for k, v in (call["data"] or {}).items() if k != "access_token"}]
         for call in calls
     ]
     return _hash(json.dumps(canonical, sort_keys=True) if calls else _tidy(code))
@@ -164,10 +166,20 @@ def _new_calls(episode: Episode) -> list[dict[str, Any]]:
     from fastapi.encoders import jsonable_encoder  # type: ignore[import-not-found]
 
     tracked = episode.world.requester.request_tracker.requests
-    calls: list[dict[str, Any]] = jsonable_encoder(tracked[episode.calls_seen :])
+    calls = [_sendable(call) for call in jsonable_encoder(tracked[episode.calls_seen :])]
     numbered = enumerate(calls, start=episode.calls_seen)
     episode.calls_seen = len(tracked)
     return [{**call, "answer": episode.answers.get(number)} for number, call in numbered]
+
+
+def _execute(world: Any, code: str) -> str:
+    if not code.strip():
+        return NO_CODE
+    try:
+        output: str = world.execute(code)
+    except Exception as error:  # AppWorld stumbles over some output, such as half a pair of surrogates
+        return f"{FAILED} {type(error).__name__}"
+    return output.encode("utf-8", "replace").decode()
 
 
 def _completed(world: Any) -> bool:
@@ -177,21 +189,41 @@ def _completed(world: Any) -> bool:
         return False
 
 
-def _state_key(episode: Episode, changed: str) -> str:
+def _sendable(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a call without its data if these are no JSON, so that no API can have got it."""
+    try:
+        json.dumps(call, allow_nan=False)
+    except ValueError:
+        return {**call, "data": None}
+    return call
+
+
+def _state_key(episode: Episode, changed: str) -> str | None:
     """Hash what decides the future: what databases `changed` by, and the variables of its code."""
     variables = {
-        name: _plain(value)
+        name: value
         for name, value in episode.world.shell.user_ns.items()
         if name not in episode.names and not name.startswith("_")
     }
-    return _hash(json.dumps([episode.done, changed, variables], sort_keys=True))
-
-
-def _plain(value: object) -> str:
     try:
-        return json.dumps(value, sort_keys=True)
+        return _hash(json.dumps([episode.done, changed, variables], sort_keys=True, default=_plain))
     except (TypeError, ValueError, RecursionError):
-        return type(value).__name__
+        return None
+
+
+def _plain(value: object) -> list[str]:
+    """Return what JSON can hold of a value that it does not know.
+
+    Raises:
+        TypeError: what it is cannot be told, as of a function or an open file.
+    """
+    if isinstance(value, (set, frozenset)):
+        return ["set", *sorted(map(repr, value))]
+    if isinstance(value, (bytes, complex, range, date, time, timedelta)):
+        return [type(value).__name__, repr(value)]
+    if isinstance(value, ModuleType):
+        return ["module", value.__name__]
+    raise TypeError(type(value).__name__)
 
 
 def _hash(text: str) -> str:

@@ -206,8 +206,14 @@ def preload_of(env: RemoteEnv, site: Site, file: str) -> Preload:
     return Preload(
         title=f"env {site.name!r}",
         command=env.command(command) if playing else command,
-        # The same episode in every worker, also where a world walks over a set; one thread for each of many.
-        variables={"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", **variables},
+        # The same episode in every worker, also where a world walks over a set; one thread for each of many;
+        # nothing is written to where modules lie, which may be the user's folder of data.
+        variables={
+            "PYTHONHASHSEED": "0",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **variables,
+        },
         folder=site.files,
         order={
             "worker": world,

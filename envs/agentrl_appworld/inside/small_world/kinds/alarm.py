@@ -29,7 +29,8 @@ class Alarm(Scenario):
             return f"apis.phone.create_alarm({arguments})"
 
         start = login("phone")
-        row = {"user_id": mine, "time": time, "label": label, "enabled": True}
+        asked = {"user_id": mine, "time": time, "label": label, "enabled": True}
+        row = {**asked, "repeat_days": None, "snooze_minutes": 15, "vibration": True}
         return Problem(
             values={"time": time, "label": label},
             steps=[start, code(time)],

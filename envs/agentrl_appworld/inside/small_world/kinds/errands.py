@@ -27,7 +27,9 @@ class Errands(Scenario):
             lists[person] = [f"buy {item}" for item in place.chance.sample(ITEMS, 3)]
             receive(place, person, "what we need", "\n".join(lists[person]))
         mine = place.user("todoist").id
-        tasks = [{"project_id": project.id, "user_id": mine, "title": line} for line in lists[sender]]
+        plain = {"section_id": None, "due_date": None, "duration": None, "priority": "medium"}
+        task = {"project_id": project.id, "user_id": mine, **plain}
+        tasks = [{**task, "title": line} for line in lists[sender]]
         start = login("gmail", "todoist")
         read = f"""\
 thread = apis.gmail.show_inbox_threads(from_email="{sender.email}", access_token=gmail_token)[0]

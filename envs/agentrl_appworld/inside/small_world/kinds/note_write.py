@@ -29,7 +29,7 @@ class NoteWrite(Scenario):
             return f"apis.simple_note.create_note({arguments})"
 
         start = login("simple_note")
-        row = {"user_id": mine, "title": title, "content": content}
+        row = {"user_id": mine, "title": title, "content": content, "tags": [], "pinned": False}
         return Problem(
             values={"title": title, "content": content},
             steps=[start, code(title)],

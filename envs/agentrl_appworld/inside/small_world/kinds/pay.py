@@ -55,7 +55,14 @@ def payments(place: Place, amounts: Mapping[Person, int], description: str) -> d
     balances = {ids[person]: {"venmo_balance": START_BALANCE + amount} for person, amount in amounts.items()}
     balances[mine] = {"venmo_balance": START_BALANCE - sum(amounts.values())}
     sent = [
-        {"sender_id": mine, "receiver_id": ids[person], "amount": amount, "description": description}
+        {
+            "sender_id": mine,
+            "receiver_id": ids[person],
+            "amount": amount,
+            "description": description,
+            "private": False,
+            "payment_card_digits": None,
+        }
         for person, amount in amounts.items()
     ]
     told = [{"user_id": ids[person], "type": ANYTHING} for person in amounts]
