@@ -21,8 +21,8 @@ class Element:
         role: what it is.
         name: what it is called.
         states: the rest of the line.
-        target: what an action calls it: its name where nothing else is called so, else its role and name,
-            else its bid.
+        target: what an action calls it: its name where nothing else is called so, else its role and name; its
+            bid if it has no name, or others have the same.
     """
 
     bid: str
@@ -127,7 +127,8 @@ def _names(role: str, name: str) -> tuple[str, str]:
 def _element(found: re.Match[str], called: Counter[str]) -> Element:
     name, full = _names(found["role"], _plain(found["name"]))
     bid = found["bid"] or ""
-    target = next((each for each in (name, full) if called[each] == 1 and not _BIDLIKE.fullmatch(each)), bid)
+    names = (name, full) if name else ()
+    target = next((each for each in names if called[each] == 1 and not _BIDLIKE.fullmatch(each)), bid)
     return Element(bid, found["role"], name, found["states"], target if bid else "")
 
 

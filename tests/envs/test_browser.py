@@ -407,7 +407,7 @@ def test_an_element_may_be_called_by_its_name_or_by_its_line() -> None:
     [
         (["[1] button 'Save'", "[2] textbox 'Day'"], ["Save", "Day"]),
         (["[1] button 'Day'", "[2] textbox 'Day'"], ["button 'Day'", "textbox 'Day'"]),
-        (["[1] button 'Day'", "[2] button 'Day'", "[3] link ''"], ["1", "2", "link ''"]),
+        (["[1] button 'Day'", "[2] button 'Day'", "[3] link ''"], ["1", "2", "3"]),
         (["[1] button '14'", "[2] button '2'", "LabelText '2'"], ["button '14'", "button '2'", ""]),
         ([r"[1] button 'it\'s \\'"], ["it's \\"]),
     ],
