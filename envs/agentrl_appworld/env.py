@@ -118,7 +118,7 @@ class AppWorld(RemoteEnv):
             "trainer.betas": (0.9, 0.99),
             "trainer.epochs": 2,
             "trainer.minibatches": 4,
-            "steps": 80,
+            "steps": 60,
             "tasks_per_step": 32,
             "group_size": 4,
             "env.errors": 1,
