@@ -252,8 +252,9 @@ def test_a_download_that_fails_says_what_to_do_and_leaves_nothing(tmp_path: Path
     failed = fetch(tmp_path, HTTPS_PROXY="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9")
     assert failed.returncode == 1
     assert failed.stderr.strip() == (
-        "AppWorld's data could not be downloaded (ProxyError); download the bundle elsewhere, carry it over "
-        "and use --bundle FILE"
+        "AppWorld's data could not be downloaded (ProxyError); download "
+        "https://s3.us-west-2.amazonaws.com/appworld.dev/data-0.1.0.bundle elsewhere, carry it over and use "
+        "--bundle FILE"
     )
     assert not list(tmp_path.iterdir())
 
