@@ -127,9 +127,10 @@ def markdown(heads: Sequence[str], rows: Iterable[str], runs: Sequence[Learnt]) 
     updates, minutes = (
         fmean(numbers) for numbers in zip(*((r.updates, r.minutes) for r in runs), strict=True)
     )
-    untrained, count = fmean(run.untrained for run in runs), len(runs)
+    untrained = fmean(run.untrained for run in runs)
+    seeds = ", ".join(str(run.seed) for run in runs)
     said = (
-        f"After imitation → after reinforcement learning, of {count} seeds (in brackets, after learning); "
+        f"After imitation → after reinforcement learning (in brackets by seed: {seeds}); "
         f"before imitation {untrained:.0%} of all. {updates:.0f} updates, {minutes:.0f} minutes each "
         "on two cores, imitation and three evaluations included."
     )
