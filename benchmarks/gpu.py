@@ -185,6 +185,13 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def chosen(options: argparse.Namespace) -> dict[str, Qwen2Config]:
+    """Return the shapes that `--small` or `--sizes` ask for, by name."""
+    if options.small:
+        return {"small": SMALL}
+    return {size: config for size, config in SIZES.items() if size in options.sizes}
+
+
 def compare(size: str, config: Qwen2Config, options: argparse.Namespace) -> None:
     group = play(256 if options.small else options.prompt, options.members, config.vocab_size)
     trie, alone = loads(group)
@@ -204,9 +211,8 @@ def compare(size: str, config: Qwen2Config, options: argparse.Namespace) -> None
 def main() -> None:
     options = arguments()
     print("| model | attention | an update | TFLOP/s | MFU | memory |\n|---|---|---|---|---|---|", flush=True)
-    for size, config in {"small": SMALL}.items() if options.small else SIZES.items():
-        if options.small or size in options.sizes:
-            compare(size, config, options)
+    for size, config in chosen(options).items():
+        compare(size, config, options)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from gpu import SIZES, SMALL
+from gpu import SIZES, chosen
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentrl.interfaces import Engine, Resources
@@ -150,9 +150,8 @@ def show(size: str, what: str, seconds: float, bound: float) -> None:
 def main() -> None:
     options = arguments()
     print("| model | to | seconds | copies |\n|---|---|---|---|", flush=True)
-    for size, config in {"small": SMALL}.items() if options.small else SIZES.items():
-        if options.small or size in options.sizes:
-            compare(size, config, options)
+    for size, config in chosen(options).items():
+        compare(size, config, options)
 
 
 if __name__ == "__main__":
