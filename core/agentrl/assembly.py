@@ -115,9 +115,14 @@ class Stage:
         def make_agent() -> Agent:
             return guide(type(pattern)(pattern.config))
 
-        settings = self.config.simulator
         return Simulator(
-            self.pool, make_agent, engine or self.engine, settings, self.hooks, self.display.warn
+            self.pool,
+            make_agent,
+            engine or self.engine,
+            self.config.simulator,
+            self.hooks,
+            self.display.warn,
+            self.env.tools,
         )
 
 

@@ -23,6 +23,8 @@ class Conversation:
         segments: the tokens so far.
         turn: of the episode, which spans are marked with.
         sampling: what the run asks of the engine.
+        tools: the functions as which the env's actions can be called; they are shown to the model where an
+            agent begins with them, see `restart`.
         completion: what the engine sampled last; None before the first time.
     """
 
@@ -34,6 +36,7 @@ class Conversation:
         session: str,
         max_tokens: int | None = None,
         at_work: AbstractContextManager[None] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Begin with nothing said.
 
@@ -44,6 +47,7 @@ class Conversation:
             session: names the episode to the engine.
             max_tokens: how many tokens may be sampled in the whole episode; None means no limit.
             at_work: is entered while the engine is asked.
+            tools: of the env.
         """
         self.session = session
         self.segments: list[Segment] = []
@@ -56,7 +60,8 @@ class Conversation:
         self._at_work = at_work or nullcontext()
         self._asked = 0
         self._pending: list[Message] = []
-        self._tools: Sequence[Mapping[str, Any]] = ()
+        self.tools = tools
+        self._shown: Sequence[Mapping[str, Any]] = ()
         # What the next segment begins with; None goes on with the last one.
         self._fresh: list[int] | None = []
 
@@ -84,7 +89,7 @@ class Conversation:
                 first.
         """
         self._pending = list(messages)
-        self._tools = tools
+        self._shown = tools
         last = self.segments[-1].token_ids if self.segments else []
         self._fresh = None if after and list(after) == last else list(after)
 
@@ -135,7 +140,7 @@ class Conversation:
         if before:
             ids = self._chat.continuation(self._pending, before[-1])
         else:
-            ids = self._chat.opening(self._pending, self._tools)
+            ids = self._chat.opening(self._pending, self._shown)
         ids = ids + self._chat.tokenizer.encode(begin, add_special_tokens=False) if begin else ids
         if len(before) + len(ids) >= self._engine.context_length:
             if not any(each.sampled for each in self.segments):

@@ -77,6 +77,8 @@ class Env(Plugin, ABC):
             drawn by scenarios, and `scenario_success` is measured.
         metric_names: what people call metrics, where they have a name for them, such as
             `{"success": "TGC"}`.
+        tools: the functions as which actions can be called, as chat templates take them (JSON schemas of
+            OpenAI's form); an agent that offers them passes the model's calls on as they are written.
     """
 
     provides: ClassVar[frozenset[Need]] = frozenset()
@@ -84,6 +86,7 @@ class Env(Plugin, ABC):
     held_out_splits: ClassVar[frozenset[str]] = frozenset()
     whole_scenarios: ClassVar[bool] = False
     metric_names: ClassVar[Mapping[str, str]] = {}
+    tools: ClassVar[Sequence[Mapping[str, Any]]] = ()
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:

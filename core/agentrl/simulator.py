@@ -6,9 +6,10 @@ episodes in the same order.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
+from typing import Any
 
 from agentrl.activity import Activities
 from agentrl.chat import ChatFormat
@@ -45,8 +46,9 @@ class Simulator:
         config: SimulatorConfig,
         hooks: Hooks,
         warn: Callable[[str], None],
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Take the parts; `warn` is told what is stuck."""
+        """Take the parts; `warn` is told what is stuck, and `tools` are the env's, for agents to offer."""
         self._pool = pool
         self._make_agent = make_agent
         self._engine = engine
@@ -54,6 +56,7 @@ class Simulator:
         self._config = config
         self._hooks = hooks
         self._warn = warn
+        self._tools = tools
         self.activities = Activities()
         # Of all calls together: who came first plays first.
         self._slots = asyncio.Semaphore(min(config.concurrency, pool.size))
@@ -149,6 +152,7 @@ class Simulator:
             session,
             max_tokens=self._config.max_tokens,
             at_work=self.activities.engine,
+            tools=self._tools,
         )
         at_work = self.activities.envs
         episode = Episode(trajectory, conversation, self._config, dog, self._hooks, session, at_work)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from pydantic import Field
 from agentrl import Action, Env, Observation, PluginConfig, Task
 from agentrl.types import Need
 
-from .actions import Call, NotAnAction, help_text, parse
+from .actions import Call, NotAnAction, help_text, parse, tool_schemas
 from .browser import Lease, lease
 from .clock import NEW_YEAR
 from .page import Page, PageOptions, Snapshot
@@ -92,6 +92,7 @@ class BrowserEnv(Env):
         "simulator.max_turns": 30,
         "simulator.max_new_tokens": 128,
     }
+    tools: ClassVar[Sequence[Mapping[str, Any]]] = tool_schemas()
     # It imitates experts a little first.
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny_web": {

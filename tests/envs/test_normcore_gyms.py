@@ -1,15 +1,26 @@
 """The shipped gyms in the real browser: the rules of gyms, over many seeds; chance, conditions, states."""
 
 import asyncio
+import json
 import os
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 
 from agentrl import Action, Observation, Task
+from agentrl.config import SimulatorConfig
+from agentrl.hooks import Hooks
+from agentrl.hosting.pool import InProcessPool
+from agentrl.simulator import Simulator
+from agentrl.testing import ByteTokenizer, ScriptedEngine
+from agentrl.types import Trajectory
+from agentrl_browser import parse
+from agentrl_chat import Chat
 from agentrl_normcore import Normcore
 from agentrl_normcore.conditions import PROFILES
 from agentrl_normcore.gym import GROUP, LEVELS
@@ -166,3 +177,49 @@ def test_what_the_page_only_remembers_is_part_of_the_state() -> None:
     waited = asyncio.run(keys_after(task, ["focus('6')", "noop(500)"]))
     assert keys[-1] != waited[-1]
     assert asyncio.run(keys_after(task, there_and_back)) == keys
+
+
+# Tools
+
+
+class Tooled(ByteTokenizer):
+    """Has a chat template that names tools."""
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
+        names = [tool["function"]["name"] for tool in options.pop("tools", ())]
+        return " ".join(names) + super().apply_chat_template(conversation, **options)
+
+
+def calling(act: Callable[[Observation], str]) -> Callable[[str], str]:
+    """Return a model that does by tool calls what `act` does; it sees the whole context."""
+
+    def say(context: str) -> str:
+        seen = re.split(r"<\|(?:user|tool)\|>\n", context)[-1].partition("<|end|>")[0]
+        call = parse(act(Observation(seen)))
+        return f"Now.<tool_call>{json.dumps({'name': call.name, 'arguments': call.arguments})}</tool_call>"
+
+    return say
+
+
+def test_a_model_that_is_shown_the_actions_as_tools_can_call_them() -> None:
+    task = task_of("forms", 1, "calm", 0)
+    act = Normcore().demonstrate(task)
+    engine = ScriptedEngine(calling(act), Tooled())
+    pool = InProcessPool(Normcore, 1)
+    agent = partial(Chat, Chat.Config(tools=True))
+    simulator = Simulator(
+        pool, agent, engine, SimulatorConfig(), Hooks(installed=False), pytest.fail, Normcore.tools
+    )
+
+    async def play() -> Trajectory:
+        [group] = await simulator.play([task], 1, seed=0)
+        await pool.close()
+        return group.trajectories[0]
+
+    played = asyncio.run(play())
+    assert played.outcome is not None
+    assert played.outcome.success, str(played.turns[-1])
+    text = engine.tokenizer.decode(played.segments[0].token_ids, skip_special_tokens=False)
+    assert text.startswith("click dblclick hover fill")
+    assert "<|tool|>" in text
+    assert text.count("dblclick") == 1

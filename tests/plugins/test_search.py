@@ -1,4 +1,4 @@
-"""The agents `search` and `chat`, on an engine that says what the test tells it to say."""
+"""The agent `search`, on an engine that says what the test tells it to say."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from agentrl.conversation import Conversation
 from agentrl.interfaces import Agent
 from agentrl.testing import ScriptedEngine, check_agent
 from agentrl.types import Action, Observation
-from agentrl_chat import Chat
 from agentrl_search import INSTRUCTIONS, Search, key_of
 
 
@@ -55,17 +54,5 @@ def test_instructions_can_be_replaced_and_left_out() -> None:
     assert act(Search(Search.Config(instructions="")), ["x"], ["who?"])[1].startswith("<|user|>\nwho?")
 
 
-def test_chat_passes_on_what_is_shown_and_said() -> None:
-    actions, text = act(
-        Chat(Chat.Config(system="Play.", stop=("!",))), [" go north! or south", "wait"], ["a", "b"]
-    )
-    assert [action.text for action in actions] == ["go north!", "wait"]
-    assert text.startswith(
-        "<|system|>\nPlay.<|end|>\n<|user|>\na<|end|>\n<|assistant|>\n go north!<|end|>\n<|user|>\nb"
-    )
-    assert text.count("Play.") == 1
-
-
-def test_both_keep_the_rules_of_agents() -> None:
+def test_it_keeps_the_rules_of_agents() -> None:
     check_agent(Search, ["<think> a</think><search> b</search>", "<answer> c</answer>"])
-    check_agent(Chat, ["go north"])
