@@ -105,7 +105,7 @@ class Simulator:
             name = session_name(task, place, call)
             async with self._slots:
                 try:
-                    async with stragglers.watching():
+                    async with stragglers.watching(lambda: trajectory.failed):
                         await self._play_one(trajectory, own, name, sampling, dog)
                 except CutOff as cause:
                     trajectory.stop, trajectory.error = "cut", str(cause)

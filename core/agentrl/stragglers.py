@@ -1,13 +1,14 @@
 """Cuts off the slowest episodes of a call of the simulator, so that not all the others wait for them.
 
 An episode is cut off once it has taken a multiple of the median of those that are over, as soon as half of
-them are. It teaches nothing, and it is counted: what is slow need not be what is bad, so an env whose long
-episodes are its good ones should be given the time.
+them are; those that failed count for nothing, since they may fail at once. It teaches nothing, and it is
+counted: what is slow need not be what is bad, so an env whose long episodes are its good ones should be given
+the time.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from statistics import median
 
@@ -27,8 +28,8 @@ class Stragglers:
         self._running: dict[asyncio.Timeout, float] = {}
 
     @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Run an episode in this block.
+    async def watching(self, failed: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+        """Run an episode in this block; when it is over, `failed` tells whether it failed.
 
         Raises:
             CutOff: it took too long and was cancelled.
@@ -39,7 +40,10 @@ class Stragglers:
             async with clock:
                 self._set(clock, began)
                 yield
-            self._over.append(time.monotonic() - began)
+            if failed():
+                self._total -= 1
+            else:
+                self._over.append(time.monotonic() - began)
         except TimeoutError as error:
             if not clock.expired():
                 raise
@@ -54,7 +58,8 @@ class Stragglers:
 
     def _set(self, clock: asyncio.Timeout, began: float) -> None:
         """Say when an episode that began then is cut off, if that can be told and it has not come to that."""
-        if self._multiple is None or 2 * len(self._over) < self._total or clock.expired():
+        known = self._over and 2 * len(self._over) >= self._total
+        if self._multiple is None or not known or clock.expired():
             return
         left = began + self._multiple * median(self._over) - time.monotonic()
         clock.reschedule(asyncio.get_running_loop().time() + max(0.0, left))

@@ -47,10 +47,14 @@ ALONE = World()
 def join(rank: int, size: int, meeting_point: str, device: str) -> World:
     """Meet the other ranks at PyTorch's `init_method`, such as a file that is not there yet.
 
-    Numbers of this program are exchanged over gloo, tensors on GPUs over NCCL.
+    Numbers of this program are exchanged over gloo, tensors on GPUs over NCCL. All ranks are connected when
+    this returns, so that the meeting point is needed no longer.
     """
     backend = "gloo" if torch.device(device).type == "cpu" else "cpu:gloo,cuda:nccl"
     if torch.device(device).type != "cpu":
         torch.cuda.set_device(device)
     dist.init_process_group(backend, init_method=meeting_point, rank=rank, world_size=size)
+    if torch.device(device).type != "cpu":
+        # NCCL meets at the first tensor that it exchanges.
+        dist.all_reduce(torch.zeros(1, device=device))
     return World(rank, size)

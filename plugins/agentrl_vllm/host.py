@@ -20,6 +20,7 @@ class Host:
         self._begin = begin
         self._restarts = self._left = restarts
         self._replacing = asyncio.Lock()
+        self._revivals: set[asyncio.Task[None]] = set()
         self._current: Correspondence | None = None
         self._closed = False
         self._again: Cargo | None = None  # what a successor gets; one that has just started needs nothing
@@ -89,6 +90,9 @@ class Host:
     async def close(self) -> None:
         """End the worker; may be called twice."""
         self._closed = True
+        for revival in self._revivals:
+            revival.cancel()
+        await asyncio.gather(*self._revivals, return_exceptions=True)
         if self._current is not None:
             await self._current.close()
 
@@ -98,7 +102,18 @@ class Host:
         return self._current
 
     async def _revive(self, dead: Correspondence, death: Died) -> None:
-        """Put another worker into the place of the `dead` one, unless somebody has done so."""
+        """Put another worker into the place of the `dead` one, unless somebody has done so.
+
+        It is begun by a request, but goes on where that is given up: others wait for it.
+        """
+        revival = asyncio.create_task(self._revive_once(dead, death))
+        self._revivals.add(revival)
+        revival.add_done_callback(self._revivals.discard)
+        # What it raises is for those who wait for it; without them it is raised to who asks next.
+        revival.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(revival)
+
+    async def _revive_once(self, dead: Correspondence, death: Died) -> None:
         async with self._replacing:
             if self._running() is not dead:
                 return
@@ -117,7 +132,7 @@ class Host:
         """End the worker of now, which keeps its place meanwhile; start one with the weights given."""
         if self._current is not None:
             await self._current.close()
-        fresh = await asyncio.to_thread(self._begin)
+        fresh = await self._begun()
         try:
             await fresh.started()
             if given is not None:
@@ -128,3 +143,14 @@ class Host:
             await fresh.close()
             raise
         self._current = fresh
+
+    async def _begun(self) -> Correspondence:
+        """Start a worker; one that nobody waits for any more is ended."""
+        beginning = asyncio.create_task(asyncio.to_thread(self._begin))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            [begun] = await asyncio.gather(beginning, return_exceptions=True)
+            if not isinstance(begun, BaseException):
+                await begun.close()
+            raise

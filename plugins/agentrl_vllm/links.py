@@ -111,7 +111,7 @@ class ProcessLink:
                 return
             try:
                 self._connection.send(thing)
-            except BrokenPipeError:  # it has died, which the reader tells
+            except OSError:  # it has died, which the reader tells
                 return
 
     def _read(self, answer: Callable[[Answer], None]) -> None:

@@ -7,9 +7,9 @@ import pytest
 from agentrl.stragglers import CutOff, Stragglers
 
 
-async def episode(clocks: Stragglers, seconds: float, ending: float = 0.0) -> str:
+async def episode(clocks: Stragglers, seconds: float, ending: float = 0.0, *, failed: bool = False) -> str:
     try:
-        async with clocks.watching():
+        async with clocks.watching(lambda: failed):
             try:
                 await asyncio.sleep(seconds)
             finally:
@@ -36,6 +36,15 @@ def test_who_takes_a_multiple_of_the_median_is_cut_off_and_nobody_without_one() 
 
 def test_nobody_is_cut_off_before_half_are_over() -> None:
     assert play(2, (0.01,), (0.3,), (0.3,), (0.3,)) == ["over"] * 4
+
+
+def test_who_fails_at_once_is_no_measure_of_the_others() -> None:
+    async def all_episodes() -> list[str]:
+        clocks = Stragglers(6, 4)
+        failing = [episode(clocks, 0.0, failed=True) for _ in range(4)]
+        return await asyncio.gather(*failing, episode(clocks, 0.1), episode(clocks, 0.2))
+
+    assert asyncio.run(all_episodes()) == ["over"] * 6
 
 
 def test_one_that_is_being_cut_off_takes_its_time_while_others_end() -> None:

@@ -82,6 +82,43 @@ def test_weights_that_come_while_a_dead_worker_is_replaced_are_its_successors() 
     assert not Scripted.born[1].dead
 
 
+def test_a_request_that_is_given_up_takes_no_successor_with_it() -> None:
+    async def meet() -> None:
+        host: Any = Host(Scripted, restarts=1)  # type: ignore[arg-type]
+        starting = asyncio.create_task(host.start())
+        (await _nth(0)).ready.set()
+        await starting
+        Scripted.born[0].dead = True
+        impatient, patient = (asyncio.create_task(host.ask([1], Sampling())) for _ in range(2))
+        successor = await _nth(1)
+        impatient.cancel()
+        await asyncio.sleep(0.02)
+        assert impatient.cancelled()
+        successor.ready.set()
+        assert await patient == "a completion"
+
+    Scripted.born.clear()
+    asyncio.run(asyncio.wait_for(meet(), 30))
+    assert [each.dead for each in Scripted.born] == [True, False]
+
+
+def test_a_successor_that_is_still_starting_ends_with_the_engine() -> None:
+    async def meet() -> None:
+        host: Any = Host(Scripted, restarts=1)  # type: ignore[arg-type]
+        starting = asyncio.create_task(host.start())
+        (await _nth(0)).ready.set()
+        await starting
+        Scripted.born[0].dead = True
+        asked = asyncio.create_task(host.ask([1], Sampling()))
+        await _nth(1)
+        asked.cancel()
+        await host.close()
+
+    Scripted.born.clear()
+    asyncio.run(asyncio.wait_for(meet(), 30))
+    assert [each.dead for each in Scripted.born] == [True, True]
+
+
 async def _nth(number: int) -> Scripted:
     async with asyncio.timeout(10):
         while len(Scripted.born) <= number:
