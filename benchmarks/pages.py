@@ -12,9 +12,7 @@ resumed.
 """
 
 import argparse
-import gzip
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from learning import agentrl, read_lines, sets
 from learning_report import put
 from records import add_option, recorded
 
+from agentrl.summary import UNTRAINED
 from agentrl_miniwob import MiniWoB
 from agentrl_normcore import Normcore
 
@@ -33,20 +32,19 @@ from agentrl_normcore import Normcore
 TASKS = {"normcore": 300, "miniwob": 180}
 ENVS = {"normcore": Normcore, "miniwob": MiniWoB}
 PROFILES = ("calm", "shifting", "hostile")
-Share = tuple[float, float]
+# Untrained, after imitation, after the last update.
+Shares = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """Success of one run, 0 to 1, after imitation and after the last update, by what was played.
+    """Success of one run, 0 to 1, by what was played: as it was, after imitation, after the last update.
 
-    `untrained` is that of all tasks before imitation. `minutes` are all of the command's: imitation and three
-    evaluations included.
+    `minutes` are all of the command's: imitation and three evaluations included.
     """
 
     seed: int
-    untrained: float
-    success: Mapping[str, Share]
+    success: Mapping[str, Shares]
     updates: int
     minutes: float
 
@@ -69,7 +67,7 @@ def learnt(env: str, seed: int, options: argparse.Namespace) -> Learnt:
     suggested = ENVS[env].suggests_with["tiny_web"]
     asked = {"tasks": TASKS[env], "jobs": options.jobs, "suggested": suggested}
     found = recorded(options.records, f"{env}-{seed}", asked, lambda: train(env, seed, options))
-    return Learnt(seed, found["untrained"], found["success"], found["updates"], found["minutes"])
+    return Learnt(seed, found["success"], found["updates"], found["minutes"])
 
 
 def train(env: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -79,31 +77,32 @@ def train(env: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     if options.jobs > 1:
         measured["threads"] = 1
     agentrl(folder, "--env", env, "--algo", "grpo", "--seed", str(seed), *sets(measured))
-    metrics, (untrained, *_) = (read_lines(folder / f"{name}.jsonl") for name in ("metrics", "evaluations"))
-    first, last = (outcomes(folder, step) for step in (0, len(metrics)))
-    shares = {kind: (fmean(first[kind]), fmean(last[kind])) for kind in sorted(first)}
+    updates = len(read_lines(folder / "metrics.jsonl"))
+    rows = {row["step"]: row["metrics"] for row in read_lines(folder / "evaluations.jsonl")}
+    way = [rows[step] for step in (UNTRAINED, 0, updates)]
+    shares = {kind: [each[name]["mean"] for each in way] for name, kind in kinds(way[0]).items()}
     minutes = json.loads((folder / "summary.json").read_text())["wall_seconds"] / 60
-    total = [fmean(each for kind in found.values() for each in kind) for found in (first, last)]
-    before = untrained["metrics"]["success"]["mean"]
-    way = " -> ".join(f"{share:.1%}" for share in (before, *total))
-    print(f"{env} seed {seed}: {way} in {minutes:.0f} min", flush=True)
-    return {"untrained": before, "success": shares, "updates": len(metrics), "minutes": minutes}
+    said = " -> ".join(f"{each['success']['mean']:.1%}" for each in way)
+    print(f"{env} seed {seed}: {said} in {minutes:.0f} min", flush=True)
+    return {"success": shares, "updates": updates, "minutes": minutes}
 
 
-def outcomes(folder: Path, step: int) -> Mapping[str, list[bool]]:
-    """Return the successes of an evaluation by the labels of its tasks, such as "mail/calm"."""
-    found = defaultdict(list)
-    with gzip.open(folder / "trajectories" / f"eval-{step:06}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        for line in map(json.loads, lines):
-            outcome = line["outcome"]
-            found["/".join(line["task"]["labels"].values())].append(bool(outcome and outcome["success"]))
-    return found
+def kinds(metrics: Iterable[str]) -> Mapping[str, str]:
+    """Return the names of success by all labels that tasks differ in, and what they say: "mail/calm"."""
+    found = {name: name.removeprefix("success/").split(",") for name in metrics if "=" in name}
+    most = max(map(len, found.values()))
+    return {
+        name: "/".join(label.partition("=")[2] for label in labels)
+        for name, labels in found.items()
+        if name.startswith("success/") and len(labels) == most
+    }
 
 
 def over_seeds(runs: Iterable[Learnt], kind: str) -> str:
     shares = [run.success[kind] for run in runs]
-    before, after = (fmean(share[when] for share in shares) for when in (0, 1))
-    return f"{before:.0%} → **{after:.0%}** ({', '.join(f'{share[1]:.0%}' for share in shares)})"
+    untrained, imitated, learnt = (fmean(numbers) for numbers in zip(*shares, strict=True))
+    seeds = ", ".join(f"{share[-1]:.0%}" for share in shares)
+    return f"{untrained:.0%} → {imitated:.0%} → **{learnt:.0%}** ({seeds})"
 
 
 def normcore_table(runs: Sequence[Learnt]) -> str:
@@ -124,15 +123,11 @@ def miniwob_table(runs: Sequence[Learnt]) -> str:
 
 def markdown(heads: Sequence[str], rows: Iterable[str], runs: Sequence[Learnt]) -> str:
     lines = [" | ".join(heads), "|".join("---" for _ in heads), *rows]
-    updates, minutes = (
-        fmean(numbers) for numbers in zip(*((r.updates, r.minutes) for r in runs), strict=True)
-    )
-    untrained = fmean(run.untrained for run in runs)
     seeds = ", ".join(str(run.seed) for run in runs)
+    minutes = ", ".join(f"{run.minutes:.0f}" for run in runs)
     said = (
-        f"After imitation → after reinforcement learning (in brackets by seed: {seeds}); "
-        f"before imitation {untrained:.0%} of all. {updates:.0f} updates, {minutes:.0f} minutes each "
-        "on two cores, imitation and three evaluations included."
+        f"Untrained → after imitation → after reinforcement learning (in brackets by seed: {seeds}). "
+        f"{runs[0].updates} updates; {minutes} minutes on two cores, all included."
     )
     return "\n".join([*(f"| {line} |" for line in lines), "", said])
 

@@ -92,8 +92,14 @@ def by_difficulty(groups: Iterable[Group]) -> dict[str, Estimate]:
 
 
 def by_label(groups: Sequence[Group]) -> dict[str, Estimate]:
-    """Return success by label where one has several values; with repeats also pass@k and pass^k for all."""
-    kinds = [kind for name in _labels(groups) for kind in _kinds(groups, name).items()]
+    """Return success by label where one has several values; with repeats also pass@k and pass^k for all.
+
+    Where several labels have, success is also by all of them together, such as "skill=mail,profile=calm".
+    """
+    varied = [name for name in _labels(groups) if _kinds(groups, name)]
+    kinds = [kind for name in varied for kind in _kinds(groups, name).items()]
+    if len(varied) > 1:
+        kinds += _together(groups, varied).items()
     most = attempts(groups)
     found = {f"success/{name}": _success(those) for name, those in kinds}
     for name, those in kinds if most > 1 else ():
@@ -124,6 +130,16 @@ def _kinds(groups: Iterable[Group], label: str) -> dict[str, list[Group]]:
         if label in group.task.labels and group.trajectories:
             found.setdefault(f"{label}={group.task.labels[label]}", []).append(group)
     return dict(sorted(found.items())) if len(found) > 1 else {}
+
+
+def _together(groups: Iterable[Group], labels: Sequence[str]) -> dict[str, list[Group]]:
+    """Return the groups that have all `labels`, by what these say."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        said = group.task.labels
+        if group.trajectories and all(label in said for label in labels):
+            found.setdefault(",".join(f"{label}={said[label]}" for label in labels), []).append(group)
+    return dict(sorted(found.items()))
 
 
 def _tags(groups: Iterable[Group]) -> set[str]:

@@ -63,7 +63,13 @@ class Normcore(BrowserEnv):
         "tasks_per_step": 8,
     }
     suggests_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tiny_web": {**BrowserEnv.suggests_with["tiny_web"], "warmup": 5, "steps": 80}
+        "tiny_web": {
+            **BrowserEnv.suggests_with["tiny_web"],
+            # An expert takes up to 21 where conditions are hostile.
+            "simulator.max_turns": 24,
+            "warmup": 5,
+            "steps": 80,
+        }
     }
     held_out_splits: ClassVar[frozenset[str]] = frozenset({"dev", "test"})
 

@@ -68,6 +68,19 @@ def test_with_repeats_the_reliability_of_each_label_is_told_for_all_attempts_tog
     assert not [name for name in summarize(once, "dev").metrics if name.startswith("pass")]
 
 
+def test_where_tasks_differ_in_two_labels_success_is_told_by_both_together_too() -> None:
+    stormy = group({**MAIL, "profile": "hostile"}, (False, ""))
+    metrics = summarize([*GROUPS, stormy, group({"skill": "mail"}, (False, ""))], "dev").metrics
+    assert [name for name in metrics if name.startswith("success/skill=mail")] == [
+        "success/skill=mail",
+        "success/skill=mail,profile=calm",
+        "success/skill=mail,profile=hostile",
+    ]
+    assert metrics["success/skill=mail,profile=calm"].mean == pytest.approx((1 + 1 / 3) / 2)
+    assert metrics["success/skill=mail,profile=hostile"].mean == 0
+    assert "success/skill=calendar,profile=hostile" not in metrics
+
+
 def test_tasks_without_a_label_are_left_out_of_it() -> None:
     metrics = summarize([*GROUPS, group({}, (False, ""))], "dev").metrics
     assert metrics["success/skill=mail"].count == 2
