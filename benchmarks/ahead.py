@@ -1,23 +1,26 @@
 """What does playing ahead gain, and what does it cost? Seconds an update and success, by staleness.
 
     python benchmarks/ahead.py                                   # staleness 0, 1, 2 and 4, three seeds
-    python benchmarks/ahead.py --speed-only --staleness 0 1
+    python benchmarks/ahead.py --only speed --staleness 0 1
     python benchmarks/ahead.py --report docs/performance.md      # also writes the tables there
 
 Speed: `deepsearch`, whose env answers after a known time, as one behind a network would (hook plugin
 `chaos`). The ideal is the longer of the two phases, as the run that does not play ahead has them. The runs to
 compare are made in turn, round by round, and ratios are within a round. Learning: the success of held-out
-tasks before and after the same number of updates. Runs that are there already are not run again.
+tasks before and after the same number of updates. Runs that are there already are not run again, and
+`--records` keeps what was learnt.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 from learning import agentrl, read_lines, sets
 from learning_report import put
+from records import add_option, recorded
 
 COMMON = {"tasks_per_step": 8, "group_size": 8, "checkpoints.every": 0, "threads": 1}
 # Updates at the beginning that are not timed, and those that are.
@@ -47,9 +50,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--delay", type=float, default=0.25, help="seconds that the env takes for an answer")
     parser.add_argument("--steps", type=int, default=60, help="updates of the runs that learn")
-    parser.add_argument("--speed-only", action="store_true")
+    parser.add_argument("--only", choices=("learning", "speed"))
     parser.add_argument("--out", type=Path, default=Path("runs/ahead"))
     parser.add_argument("--report", type=Path, help="Markdown file with the places for the tables")
+    add_option(parser)
     return parser.parse_args()
 
 
@@ -86,14 +90,23 @@ def spread(ratios: Sequence[float]) -> str:
 
 def learnt(staleness: int, seed: int, options: argparse.Namespace) -> tuple[float, float, float]:
     """Return success before and after, and the mean staleness of the tokens on the way."""
-    folder = options.out / f"learn-{staleness}-{seed}"
+    name = f"learn-{staleness}-{seed}"
     settings = {**COMMON, "evaluation.every": 0, "staleness": staleness, "steps": options.steps}
+    found = recorded(options.records, name, settings, lambda: learn(options.out / name, seed, settings))
+    return found["before"], found["after"], found["lag"]
+
+
+def learn(folder: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run came to, after making it if it is not there."""
     agentrl(folder, "--env", "deepsearch", "--algo", "grpo", "--seed", str(seed), *sets(settings))
     rows = {
         row["step"]: row["metrics"]["success"]["mean"] for row in read_lines(folder / "evaluations.jsonl")
     }
     lags = [row.get("staleness/mean", 0.0) for row in read_lines(folder / "metrics.jsonl")]
-    return rows[0], rows[options.steps], fmean(lags)
+    found = {"before": rows[0], "after": rows[settings["steps"]], "lag": fmean(lags)}
+    way = f"{found['before']:.1%} -> {found['after']:.1%}"
+    print(f"{folder.name}: {way}, {found['lag']:.2f} updates late", flush=True)
+    return found
 
 
 def learning_table(options: argparse.Namespace) -> str:
@@ -113,10 +126,13 @@ def main() -> None:
     options = arguments()
     if options.staleness[0] != 0:
         raise SystemExit("--staleness begins with 0, which the others are compared with")
-    tables = [speed_table(options)] + ([] if options.speed_only else [learning_table(options)])
-    print("\n\n".join(tables))
-    if options.report is not None:
-        put(tables, options.report)
+    ways = {"ahead: learning": learning_table, "ahead: speed": speed_table}
+    for mark, way in ways.items():
+        if options.only in (None, mark.rpartition(" ")[2]):
+            made = way(options)
+            print(f"\n{made}")
+            if options.report is not None:
+                put([made], options.report, mark)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 `agentrl run --env deepsearch --algo grpo` with another engine, trainer or runtime, and nothing else changed
 but the adapter's learning rate. Success is of the same 200 held-out tasks. Extras that do not go into one
 virtual environment take turns: runs that are there already are not run again, and what is neither there nor
-installed is left out by name; `--records` keeps what was measured.
+installed is left out by name; `--records` keeps what was measured. "Audit" is the largest difference between
+what engine and trainer say of a token, in nats.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from records import add_option, recorded
 
 COMMON = {"evaluation.tasks": 200, "evaluation.every": 20, "checkpoints.every": 0}
 VLLM = {"engine": "vllm"}
+AUDIT = "audit/max_logprob_difference"
 RAY_NODE = {"num_cpus": 4, "object_store_memory": 200 * 2**20}
 
 
@@ -79,23 +81,31 @@ class NotInstalledError(Exception):
     """A run can neither be read nor made here."""
 
 
-def curve(way: Way, seed: int, options: argparse.Namespace) -> dict[int, float] | None:
-    """Return the success after so many updates, or None if the run is not there and cannot be made here."""
+@dataclass(frozen=True)
+class Curve:
+    """Success of one run after so many updates, 0 to 1, and the largest difference its audits have found."""
+
+    success: Mapping[int, float]
+    audit: float
+
+
+def curve(way: Way, seed: int, options: argparse.Namespace) -> Curve | None:
+    """Return how a run went, or None if it is not there and cannot be made here."""
     name = f"{way.name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    asked = {**COMMON, "steps": options.steps}
+    asked = {**COMMON, **way.settings, "steps": options.steps}
     try:
-        found = recorded(options.records, name, asked, lambda: train(way, name, seed, options))["success"]
+        found = recorded(options.records, name, asked, lambda: train(way, name, seed, options))
     except NotInstalledError as error:
         print(f"{way.name}, seed {seed}: left out; {error}")
         return None
-    success = {int(step): share for step, share in found.items()}
+    success = {int(step): share for step, share in found["success"].items()}
     line = "  ".join(f"{step}:{share:.1%}" for step, share in success.items())
-    print(f"{way.name}, seed {seed}: {line}", flush=True)
-    return success
+    print(f"{way.name}, seed {seed}: {line}  audit {found['audit']:.0e}", flush=True)
+    return Curve(success, found["audit"])
 
 
 def train(way: Way, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the success of a run, by update, after making it if it is not there."""
+    """Return the success of a run by update, and its audit, after making it if it is not there."""
     folder = options.out / name
     if not (folder / "summary.json").exists():
         missing = [package for package in way.needs if not find_spec(package)]
@@ -107,7 +117,9 @@ def train(way: Way, name: str, seed: int, options: argparse.Namespace) -> dict[s
     rows = [row for row in read_lines(folder / "evaluations.jsonl") if row["step"] >= 0]
     if rows[-1]["step"] != options.steps:
         raise SystemExit(f"{folder} is a run of {rows[-1]['step']} updates: delete it, or name another --out")
-    return {"success": {row["step"]: row["metrics"]["success"]["mean"] for row in rows}}
+    success = {row["step"]: row["metrics"]["success"]["mean"] for row in rows}
+    metrics = read_lines(folder / "metrics.jsonl")
+    return {"success": success, "audit": max(row.get(AUDIT, 0.0) for row in metrics)}
 
 
 @contextmanager
@@ -126,16 +138,17 @@ def cluster(way: Way) -> Iterator[dict[str, str]]:
         made.shutdown()
 
 
-def table(curves: Mapping[str, list[dict[int, float]]]) -> str:
+def table(curves: Mapping[str, list[Curve]]) -> str:
     """Return success in Markdown: its mean over seeds on the way, and each seed's at the end."""
-    steps = list(next(iter(curves.values()))[0])
-    heads = ["", *(f"after {step}" for step in steps), "seeds"]
+    steps = list(next(iter(curves.values()))[0].success)
+    heads = ["", *(f"after {step}" for step in steps), "seeds", "audit"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, found in curves.items():
-        means = [f"{fmean(each[step] for each in found):.1%}" for step in steps]
+        means = [f"{fmean(each.success[step] for each in found):.1%}" for step in steps]
         means[-1] = f"**{means[-1]}**"
-        ends = ", ".join(f"{each[steps[-1]]:.1%}" for each in found)
-        lines.append("| " + " | ".join([f"`{name}`", *means, ends]) + " |")
+        ends = ", ".join(f"{each.success[steps[-1]]:.1%}" for each in found)
+        audit = f"{max(each.audit for each in found):.0e}"
+        lines.append("| " + " | ".join([f"`{name}`", *means, ends, audit]) + " |")
     return "\n".join(lines)
 
 

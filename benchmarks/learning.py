@@ -75,7 +75,16 @@ def sets(options: dict[str, object]) -> list[str]:
 
 
 def agentrl(folder: Path, *words: str) -> None:
-    """Run `agentrl run` into `folder`, unless it was finished before."""
+    """Run `agentrl run` into `folder`, unless it was finished before.
+
+    Raises:
+        SystemExit: it fails, or the folder has a run that was asked for in other words.
+    """
+    asked = folder.with_name(f"{folder.name}.asked.json")
+    if asked.exists() and json.loads(asked.read_text()) != list(words):
+        raise SystemExit(f"{folder} has a run of other settings: delete it, or name another --out")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    asked.write_text(json.dumps(words))
     if (folder / "summary.json").exists():
         return
     begun = (folder / "run.yaml").exists()
