@@ -155,11 +155,9 @@ def parse(reply: str) -> Call:
     """
     wrong: NotAnAction | None = None
     for text in _candidates(reply):
-        if text.startswith("{"):
-            return _from_json(text)
-        if _CALL.fullmatch(text):
+        if text.startswith("{") or _CALL.fullmatch(text):
             try:
-                return _from_python(text.rstrip("; "))
+                return _from_json(text) if text.startswith("{") else _from_python(text.rstrip("; "))
             except NotAnAction as error:
                 if "\n" not in text:
                     raise wrong or error from error
@@ -176,14 +174,24 @@ def parse(reply: str) -> Call:
 
 
 def _candidates(reply: str) -> Iterator[str]:
-    """Yield what may be the action, the likeliest first."""
+    """Yield what may be the action, the likeliest first: what stands later, and blocks before mere lines."""
     end = reply[-LONGEST:].strip()
-    for pattern in (_TOOL_CALL, _FENCE):
-        for block in reversed(pattern.findall(end)):
-            yield block.strip()
-            yield from (line.strip() for line in reversed(block.strip().splitlines()))
+    found = [block for pattern in (_TOOL_CALL, _FENCE) for block in pattern.finditer(end)]
+    blocks = sorted(found, key=lambda block: block.end(), reverse=True)
+    if blocks:
+        after = reversed(end[blocks[0].end() :].splitlines())
+        yield from (line for each in after if _is_begun(line := each.strip().strip("`")))
+    for block in blocks:
+        yield block[1].strip()
+        yield from (line.strip() for line in reversed(block[1].strip().splitlines()))
     yield end
     yield from (line.strip().strip("`") for line in reversed(end.splitlines()))
+
+
+def _is_begun(line: str) -> bool:
+    """Return whether a line that stands by itself is meant to be an action."""
+    begun = _BEGUN.match(line)
+    return line.startswith("{") or (begun is not None and begun[1] in ACTIONS)
 
 
 def _from_json(text: str) -> Call:

@@ -81,6 +81,9 @@ class BrowserEnv(Env):
 
     config: BrowserConfig
     scene: Scene
+    # Whether scripts of its pages may know what their documents do not show: then states are told apart by
+    # what was done, too.
+    remembers: ClassVar[bool] = True
     provides: ClassVar[frozenset[Need]] = frozenset({"step_keys"})
     checked_with: ClassVar[Mapping[str, Any]] = {"tasks": 2, "seconds": 120.0}
     suggests: ClassVar[Mapping[str, Any]] = {
@@ -156,6 +159,7 @@ class BrowserEnv(Env):
         self.scene = scene
         self.ending: Call | None = None
         self.turns = self.errors = self._invalid = 0
+        self._done: list[str | None] = []
         self._album = _Album.of(self.config.screenshots, task.id, seed)
         if not (again and await self.page.restart(scene.path)):
             await self._load(seed)
@@ -228,12 +232,15 @@ class BrowserEnv(Env):
             head.insert(0, f"Goal: {self.goal}")
         await self._album.keep(self.page, self.turns)
         self._seen = seen.text
+        self._done.append(action_key)
         text = "\n".join([*head, seen.text])
         return Observation(text, done, self._state_key(seen, done), action_key)
 
     def _state_key(self, seen: Snapshot, done: bool) -> str:
         """Identify page, backend, and how much time has passed: timers may be pending."""
         state = [seen.digest, self.scene.site.state_key(), self.page.clock.elapsed, self._invalid, done]
+        if self.remembers:
+            state.append(self._done)
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
 
     async def _close_page(self) -> None:
@@ -243,10 +250,12 @@ class BrowserEnv(Env):
 
     async def close(self) -> None:
         """Close the page, and the browser with the last env that uses it."""
-        await self._close_page()
-        if self._lease is not None:
-            self._lease.close()
-            self._lease = None
+        try:
+            await self._close_page()
+        finally:
+            if self._lease is not None:
+                self._lease.close()
+                self._lease = None
 
 
 @dataclass(slots=True)

@@ -239,13 +239,17 @@ class Page:
         self._end_of_life = loop.call_later(self.options.seconds, self._expire)
 
     def _expire(self) -> None:
-        if not self._ended:
-            self._end(f"the page was closed after {self.options.seconds:g} s, its time to live")
-            with contextlib.suppress(BrowserGone):
-                self._connection.send("Target.disposeBrowserContext", {"browserContextId": self._context})
+        self._abandon(f"the page was closed after {self.options.seconds:g} s, its time to live")
 
     def _crash(self, _: Any) -> None:
-        self._end("the page crashed")
+        self._abandon("the page crashed")
+
+    def _abandon(self, why: str) -> None:
+        """End it, and let the browser forget it, without waiting for that."""
+        if not self._ended:
+            self._end(why)
+            with contextlib.suppress(BrowserGone):
+                self._connection.send("Target.disposeBrowserContext", {"browserContextId": self._context})
 
     def _end(self, why: str) -> None:
         self._ended = self._ended or why

@@ -91,21 +91,33 @@ class Connection(asyncio.Protocol):
         method: str,
         params: dict[str, Any] | None = None,
         session: str | None = None,
-        seconds: float = CALL_SECONDS,
+        seconds: float | None = None,
     ) -> dict[str, Any]:
-        """Return the answer to a call.
+        """Return the answer to a call, which is waited for for `seconds`, by default `CALL_SECONDS`.
 
         Raises:
-            BrowserGone: the browser is dead, or dies meanwhile.
-            ProtocolError: it refuses, or does not answer within `seconds`.
+            BrowserGone: the browser is dead, dies meanwhile, or does not answer a call of no session.
+            ProtocolError: it refuses, or a page does not answer.
         """
+        seconds = CALL_SECONDS if seconds is None else seconds
         answer = self.send(method, params, session)
         try:
             # Python 3.11's `wait_for` swallows a cancellation that comes together with the answer.
             async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError as error:
-            raise ProtocolError(f"the browser did not answer {method} within {seconds:g} s") from error
+            said = f"the browser did not answer {method} within {seconds:g} s"
+            if session is not None:
+                raise ProtocolError(said) from error
+            self._give_up(said)
+            raise BrowserGone(said) from error
+
+    def _give_up(self, why: str) -> None:
+        """Take a browser that hangs for dead, so that whoever needs one starts another."""
+        if self.gone is None:
+            self.gone = why
+        if self._transport is not None:
+            self._transport.abort()
 
     def send(
         self, method: str, params: dict[str, Any] | None = None, session: str | None = None

@@ -158,7 +158,7 @@
     if (e.disabled === true || e.matches(":disabled")) found.push("disabled=True");
     if (e.readOnly === true) found.push("readonly");
     if (e.required === true) found.push("required");
-    if (e === e.ownerDocument.activeElement && e !== e.ownerDocument.body) found.push("focused");
+    if (e === focused(e.ownerDocument) && e !== e.ownerDocument.body) found.push("focused");
     if (e.isContentEditable && r !== "") found.push("editable");
     for (const name of STATES) {
       const value = get(e, "aria-" + name);
@@ -236,13 +236,26 @@
     return all;
   }
 
+  // What has the focus, also within a shadow root, whose host the document names.
+  function focused(doc) {
+    let e = doc.activeElement;
+    while (e && e.shadowRoot && e.shadowRoot.activeElement) e = e.shadowRoot.activeElement;
+    return e;
+  }
+
   // All that the future of a document may depend on, with the frames that it can look into.
   function state(doc) {
-    const all = [...doc.querySelectorAll("*")];
-    const fields = [...doc.querySelectorAll("input, textarea, select")].map((e) => [e.value, e.checked]);
+    return [doc.location.href, doc.documentElement?.outerHTML, stateOf(doc)];
+  }
+
+  function stateOf(root) { // of a document or a shadow root
+    const all = [...root.querySelectorAll("*")];
+    const fields = [...root.querySelectorAll("input, textarea, select")].map((e) =>
+      [e.value, e.checked, e.selectedOptions && [...e.selectedOptions].map((option) => option.index)]);
     const scrolled = all.filter((e) => e.scrollTop || e.scrollLeft).map((e) => [e.tagName, e.scrollTop, e.scrollLeft]);
-    const frames = [...doc.querySelectorAll("iframe, frame")].map((e) => e.contentDocument).filter(Boolean).map(state);
-    return [doc.location.href, doc.documentElement?.outerHTML, fields, scrolled, all.indexOf(doc.activeElement), frames];
+    const frames = [...root.querySelectorAll("iframe, frame")].map((e) => e.contentDocument).filter(Boolean).map(state);
+    const shadows = all.map((e) => e.shadowRoot).filter(Boolean).map((each) => [each.innerHTML, stateOf(each)]);
+    return [fields, scrolled, all.indexOf(root.activeElement), frames, shadows];
   }
 
   function digest() { // cyrb53 over what the text may leave out
@@ -378,7 +391,8 @@
     if (error) return error;
     e.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
     e.focus({ preventScroll: true });
-    return e.ownerDocument.activeElement === e || e.contains(e.ownerDocument.activeElement) ? "" : `element ${bid} cannot take the focus`;
+    const has = focused(e.ownerDocument);
+    return has === e || e.contains(has) ? "" : `element ${bid} cannot take the focus`;
   }
 
   const CHOSEN = new Set(["date", "time", "datetime-local", "month", "week", "range", "color"]);
@@ -435,8 +449,7 @@
   function clipboard(bid, what) {
     const failed = bid ? focus(bid) : "";
     if (failed) return failed;
-    let e = document.activeElement || document.body;
-    while (e.shadowRoot && e.shadowRoot.activeElement) e = e.shadowRoot.activeElement;
+    let e = focused(document) || document.body;
     const data = new DataTransfer();
     if (what === "paste") data.setData("text/plain", clip);
     const event = new ClipboardEvent(what, { bubbles: true, cancelable: true, composed: true, clipboardData: data });

@@ -80,7 +80,7 @@
   // The env recognises equal states by the document, so what else the future depends on is written down there.
   function mark() {
     const slips = conditions.slips.filter((each) => each >= presses).map((each) => each - presses);
-    document.documentElement.setAttribute('data-gym', JSON.stringify([slips, shifts, hidden()]));
+    document.documentElement.setAttribute('data-gym', JSON.stringify([slips, shifts, state.popups, hidden()]));
   }
 
   function update() {

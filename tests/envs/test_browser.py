@@ -24,8 +24,10 @@ from agentrl_browser import (
     View,
     find_executable,
     lease,
+    protocol,
 )
 from agentrl_browser.chromium import PREFIX, sweep
+from agentrl_browser.protocol import ProtocolError
 
 pytestmark = pytest.mark.usefixtures("browser")
 TASK = Task("page")
@@ -52,6 +54,7 @@ class OnePage(BrowserEnv):
     """Plays in a page that a test gives."""
 
     html = ROOMS
+    remembers = False
 
     def tasks(self, split: str) -> Sequence[Task]:
         return [TASK]
@@ -327,6 +330,40 @@ def test_what_the_future_depends_on_makes_another_state() -> None:
     assert state(*copied) != state("press('1', 'Control+a')", "press('1', 'Control+b')", "focus('2')")
 
 
+def test_what_is_chosen_in_a_list_or_a_shadow_makes_another_state() -> None:
+    html = body(
+        """<select multiple><option>A<option>B</select><div id=host></div><script>
+        const shadow = host.attachShadow({mode: "open"});
+        shadow.innerHTML = "<input>";
+        </script>"""
+    )
+
+    def state(action: str) -> str | None:
+        return asyncio.run(play(page_env(html), [action, "focus('1')"]))[-1].state_key
+
+    keys = [state(f"select_option('1', {which})") for which in ("['A']", "['A', 'B']", "['B']")]
+    assert len(set(keys)) == 3
+    assert state("fill('2', 'a')") != state("fill('2', 'b')")
+
+
+def test_what_was_done_makes_another_state_where_scripts_may_remember_it() -> None:
+    html = body("<button onclick='window.pressed = true'>A</button>")
+
+    def states(*, remembers: bool) -> list[str | None]:
+        made = [page_env(html) for _ in range(3)]
+        for each in made:
+            each.remembers = remembers  # type: ignore[misc]
+        actions = ("click('1')", "focus('1')", "click('A')")
+        return [
+            asyncio.run(play(each, [action]))[-1].state_key
+            for each, action in zip(made, actions, strict=True)
+        ]
+
+    assert len(set(states(remembers=False))) == 1
+    clicked, looked_at, by_name = states(remembers=True)
+    assert clicked == by_name != looked_at
+
+
 def test_a_colour_may_be_written_in_capitals() -> None:
     html = body("<input type=color>")
     assert error(html, "fill('1', '#FF0000')") == ""
@@ -593,6 +630,25 @@ def test_a_browser_that_is_killed_costs_the_episodes_in_it_and_not_the_next() ->
     assert profiles() == set()
 
 
+def test_a_browser_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CALL_SECONDS", 5.0)
+
+    async def episodes() -> str:
+        env = page_env(ROOMS)
+        await env.reset(TASK, 1)
+        stopped = the_browser()
+        os.kill(stopped, signal.SIGSTOP)
+        with pytest.raises((BrowserGone, ProtocolError), match="did not answer"):
+            await env.step(Action("fill('1', 'x')"))
+        again = await env.reset(TASK, 1)
+        assert the_browser() != stopped
+        await env.close()
+        return again.text
+
+    assert "[1] textbox 'Title'" in asyncio.run(episodes())
+    assert profiles() == set()
+
+
 def test_a_page_that_crashes_costs_its_own_episode_only() -> None:
     async def episodes() -> tuple[str, str]:
         envs = [page_env(ROOMS) for _ in range(2)]
@@ -600,6 +656,8 @@ def test_a_page_that_crashes_costs_its_own_episode_only() -> None:
         with pytest.raises(BrowserGone) as raised:
             await envs[0].page.call("Page.crash")
         other = await envs[1].step(Action("fill('1', 'x')"))
+        left = await envs[1].page._connection.call("Target.getBrowserContexts")
+        assert len(left["browserContextIds"]) == 1
         for env in envs:
             await env.close()
         return str(raised.value), other.text

@@ -21,6 +21,22 @@ def test_what_stands_before_the_last_action_is_a_thought(reply: str, wanted: str
     assert str(parse(reply)) == wanted
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "```\nclick('3')\n```",
+        "```json\n{'a': 1}\n```",
+        '<tool_call>{"name": "noop", "arguments": {}}</tool_call>',
+    ],
+)
+@pytest.mark.parametrize(
+    "last", ["click('7')", '{"name": "click", "arguments": {"bid": "7"}}', "```\nclick('7')\n```"]
+)
+def test_what_stands_last_counts_whatever_its_form(first: str, last: str) -> None:
+    assert str(parse(f"{first}\nNo, better:\n{last}")) == "click('7')"
+    assert str(parse(f"{last}\nThat is it (I think).")) == "click('7')"
+
+
 def test_of_several_lines_that_are_no_action_the_whole_is_explained() -> None:
     with pytest.raises(NotAnAction, match="cannot be read"):
         parse("fill('4', 'two\nlines')")
