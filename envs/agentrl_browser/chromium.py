@@ -32,7 +32,8 @@ PLAYWRIGHT = (
     "chromium-*/chrome-linux*/chrome",
 )
 MISSING = (
-    "no browser was found; install one with: apt-get install --no-install-recommends chromium-headless-shell "
+    "no browser was found; install one, as root, with: apt-get update && "
+    "apt-get install --no-install-recommends chromium-headless-shell "
     f"(or name one in ${VARIABLE})"
 )
 FLAGS = (

@@ -33,11 +33,25 @@
   }, true);
 
   let seed = (options.seed ^ 0x9e3779b9) >>> 0;
-  Math.random = () => { // mulberry32
+  const random = Math.random = () => { // mulberry32
     seed = (seed + 0x6d2b79f5) >>> 0;
     let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+
+  const draw = (array) => {
+    const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = Math.floor(random() * 256);
+    return array;
+  };
+  Crypto.prototype.getRandomValues = draw;
+  if (Crypto.prototype.randomUUID) Crypto.prototype.randomUUID = () => { // only where an origin is trusted
+    const bytes = draw(new Uint8Array(16));
+    bytes[6] = bytes[6] & 15 | 64;
+    bytes[8] = bytes[8] & 63 | 128;
+    const hex = [...bytes].map((each) => each.toString(16).padStart(2, "0")).join("");
+    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
   };
 
   // The episode begins when it should; the page's virtual time may be later, as it has been played in before.

@@ -485,7 +485,7 @@ def test_real_time_passes_by_itself() -> None:
 LIVELY = body(
     """<button id=a>A</button><p id=p></p><p id=q></p><script>
     let n = 0, frames = 0;
-    const tick = async () => { n += (await (await fetch("/?" + n)).text()).length; p.textContent = n + " " + Math.random(); };
+    const tick = async () => { n += (await (await fetch("/?" + n)).text()).length; p.textContent = [n, Math.random(), crypto.getRandomValues(new Uint16Array(2))].join(" "); };
     setInterval(tick, 70); a.onclick = tick;
     const frame = (at) => { frames++; q.textContent = frames + " " + at + " " + performance.now(); requestAnimationFrame(frame); };
     requestAnimationFrame(frame);

@@ -13,17 +13,12 @@ from agentrl_browser import Request
 from agentrl_normcore.backend import Backend
 from agentrl_normcore.conditions import PROFILES, draw
 from agentrl_normcore.gym import LEVELS, Problem, load_gym
-from agentrl_normcore.ledger import Ledger
+from agentrl_normcore.ledger import LOG, Ledger
 
 OURS = ("calendar", "dropdown", "endurance", "forms", "mail")
 KINDS = [(name, level) for name in OURS for level in LEVELS]
-WRITES = {
-    "calendar": ("bookings", "holds"),
-    "dropdown": ("choices",),
-    "endurance": ("kept", "tickets", "copies"),
-    "forms": ("addresses", "subscriptions"),
-    "mail": ("messages", "drafts", "contacts"),
-}
+# What may change in any way: that somebody tried, and that a message was looked at.
+FREE_TABLES, FREE_COLUMNS = {"attempts"}, {"seen"}
 Tables = dict[str, list[dict[str, Any]]]
 
 
@@ -36,8 +31,14 @@ def ask(backend: Backend, path: str, **data: Any) -> tuple[int, Any]:
     return response.status, json.loads(response.body)
 
 
-def tables(ledger: Ledger, name: str) -> Tables:
-    return {each: ledger.rows(each) for each in WRITES[name]}
+def tables(ledger: Ledger) -> Tables:
+    """Return all that is in the database, and must be as it should."""
+    found = ledger.database.execute("select name from sqlite_master where type = 'table'").fetchall()
+    names = {each["name"] for each in found} - FREE_TABLES - {LOG}
+    return {
+        name: [{key: row[key] for key in row.keys() - FREE_COLUMNS} for row in ledger.rows(name)]
+        for name in names
+    }
 
 
 def right_call(name: str, problem: Problem) -> tuple[str, dict[str, Any]]:
@@ -127,11 +128,11 @@ def fuzz(name: str, level: int, seed: int, length: int) -> tuple[bool, bool]:
     problem = posed(name, level, seed)
     conditions = draw(PROFILES[chance.choice(list(PROFILES))], str(seed))
     backend = Backend(load_gym(name), problem, conditions)
-    states = [tables(backend.ledger, name)]
+    states = [tables(backend.ledger)]
     for _ in range(length):
         path, data = any_call(name, problem, chance)
         ask(backend, path, **data)
-        states.append(tables(backend.ledger, name))
+        states.append(tables(backend.ledger))
     ending = chance.choice(["done", "done", "done", "ask_human", "report_infeasible"])
     verdict = problem.specification.verify(backend.ledger.changes(), ending)
     return verdict.success, independently_right(name, problem, states, ending)
