@@ -6,7 +6,6 @@ described by a `hosting.housing.Housing`, and become a pool. On which machine al
 GPUs, is for the runtime alone to know.
 """
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agentrl.interfaces import Crew, Plugin
-from agentrl.machine import shared_memory
+from agentrl.scratch import scratch
 
 if TYPE_CHECKING:
     from agentrl.hosting.housing import Housing
@@ -119,8 +118,8 @@ class Peer(ABC):
         Raises:
             EOFError: the process is gone; the message says how.
         """
-        with tempfile.TemporaryDirectory(prefix="agentrl-weights-", dir=shared_memory(size)) as folder:
-            path = Path(folder) / "file"
+        with scratch("weights", size) as folder:
+            path = folder / "file"
             write(path)
             yield path
 

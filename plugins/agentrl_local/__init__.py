@@ -7,7 +7,6 @@ device on; engines take turns with them, and share GPUs where there are too few.
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import Pipe
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection
 
 from agentrl.errors import UsageError
 from agentrl.runtime import Peer, Program, Runtime
+from agentrl.scratch import scratch
 
 
 class Local(Runtime):
@@ -41,7 +41,7 @@ class Local(Runtime):
     @contextmanager
     def meeting(self, peers: Sequence[Peer]) -> Iterator[str]:
         """Yield a file that is not there yet, to meet at."""
-        with tempfile.TemporaryDirectory(prefix="agentrl-ranks-") as folder:
+        with scratch("ranks") as folder:
             yield f"file://{folder}/meeting"
 
 

@@ -8,18 +8,16 @@ Calls come side by side, each in a thread of its own: one that tells, one that w
 
 import os
 import queue
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from agentrl.machine import shared_memory
+from agentrl.scratch import make_folder, remove_folder
 from agentrl_ray.network import interface_of
 from agentrl_ray.visiting import Visit, prepare
 from agentrl_ray.wire import Wire, pair
@@ -109,7 +107,7 @@ class Keeper:
             self._process.kill()
             self._process.wait()
         for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(Path(folder))
 
     def free_port(self) -> int:
         """Return a port of this node that nobody listens at now."""
@@ -121,8 +119,8 @@ class Keeper:
     def room(self, size: int) -> str:
         """Return a new folder with room for so many bytes, in memory if it can be; those before are gone."""
         while self._folders:
-            shutil.rmtree(self._folders.pop(), ignore_errors=True)
-        self._folders.append(tempfile.mkdtemp(prefix="agentrl-ray-", dir=shared_memory(size)))
+            remove_folder(Path(self._folders.pop()))
+        self._folders.append(str(make_folder("ray", size)))
         return self._folders[-1]
 
     def write(self, path: str, offset: int, data: bytes) -> None:
@@ -150,7 +148,7 @@ class Keeper:
         """Delete what `room` has returned."""
         if folder in self._folders:
             self._folders.remove(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(Path(folder))
 
     def _epitaph(self) -> str:
         code = self._process.wait()

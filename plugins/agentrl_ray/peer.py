@@ -3,16 +3,14 @@
 Two threads pass messages on: one to the actor that keeps the process, one from it.
 """
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agentrl.machine import shared_memory
 from agentrl.runtime import Peer
+from agentrl.scratch import scratch
 from agentrl_ray.cluster import Cluster
 from agentrl_ray.keeper import BATCH, Born
 from agentrl_ray.transport import fetch, ship
@@ -102,13 +100,10 @@ class RayPeer(Peer):
             with super().received(size, write) as path:
                 yield path
             return
-        here = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=shared_memory(size))) / "file"
-        try:
+        with scratch("weights", size) as folder:
             with self._living():
-                fetch(self._keeper, size, write, here)
-            yield here
-        finally:
-            shutil.rmtree(here.parent, ignore_errors=True)
+                fetch(self._keeper, size, write, folder / "file")
+            yield folder / "file"
 
     @property
     def _near(self) -> bool:

@@ -4,8 +4,6 @@ Of a frozen model with an adapter the model is handed over once, and from then o
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from agentrl.interfaces import AdaptedWeights, Weights
-from agentrl.machine import shared_memory
+from agentrl.scratch import make_folder, remove_folder
 from agentrl_vllm.messages import Cargo
 from agentrl_vllm.model import Model, check_adapter
 
@@ -80,7 +78,7 @@ class Handover:
         needed = {cargo.folder for cargo in cargoes if cargo is not None} | {self._base_folder}
         for folder in self._folders:
             if folder not in needed:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
         self._folders = [folder for folder in self._folders if folder in needed]
 
     def close(self) -> None:
@@ -94,7 +92,7 @@ class Handover:
 
     def _new_folder(self, size: int) -> Path:
         """Return a new folder: in shared memory where there is room for so many bytes, else on the disk."""
-        self._folders.append(Path(tempfile.mkdtemp(prefix="agentrl-vllm-", dir=shared_memory(size))))
+        self._folders.append(make_folder("vllm", size))
         return self._folders[-1]
 
     def _whole(self, tensors: Weights, folder: Path | None, version: int) -> Cargo:
