@@ -1,6 +1,7 @@
 """Builds the houses in which envs live, on whatever node has room for them."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,6 +17,21 @@ from agentrl_ray.visiting import Visit
 _GRACE = 10.0
 
 
+class Loss:
+    """How a house was lost: found out once, for all whose envs lived there."""
+
+    def __init__(self, find: Callable[[], str]) -> None:
+        """Take how to find out, which may take its time."""
+        self._find = find
+        self._found: asyncio.Task[str] | None = None
+
+    async def tell(self) -> str:
+        """Return it, once it is certain."""
+        if self._found is None:
+            self._found = asyncio.create_task(asyncio.to_thread(self._find))
+        return await asyncio.shield(self._found)
+
+
 class Home:
     """A place for a house, and the house that is there now.
 
@@ -26,6 +42,7 @@ class Home:
         ready: whether the house can be asked, or can be built when it is first asked.
         tenure: counts the houses that there were.
         used: envs of this house that are lent.
+        loss: how the house was lost, if it is.
     """
 
     def __init__(self, housing: Housing, place: Place) -> None:
@@ -36,7 +53,7 @@ class Home:
         self.ready = True
         self.tenure = self.used = 0
         self.actor: Any = None
-        self.lost = partial(str, "")  # says how the house was lost
+        self.loss = Loss(str)
 
     def vacate(self) -> None:
         """Give the house up, with all who live there."""
@@ -92,4 +109,4 @@ class Builder:
                 raise UsageError(f"Ray had no room for env workers within {self._wait:g} s") from error
             raise
         home.actor = actor
-        home.lost = partial(self._cluster.loss, actor, node, address)
+        home.loss = Loss(partial(self._cluster.loss, actor, node, address))

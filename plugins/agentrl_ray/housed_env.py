@@ -27,7 +27,7 @@ class HousedEnv(Env):
         self.tenure = home.tenure
         self.broken = self.over = False
         self._house = home.actor
-        self._lost = home.lost
+        self._loss = home.loss
         self._loan = loan
 
     async def borrow(self) -> None:
@@ -89,5 +89,5 @@ class HousedEnv(Env):
             if isinstance(error, ray.exceptions.RayTaskError):
                 raise error.cause from None
             if isinstance(error, ray.exceptions.RayActorError):
-                raise EnvLost(await asyncio.to_thread(self._lost)) from error
+                raise EnvLost(await self._loss.tell()) from error
             raise

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from agentrl.errors import AgentRLError
 from agentrl.runtime import Peer
 from agentrl.scratch import scratch
 from agentrl_ray.cluster import Cluster
@@ -115,7 +116,10 @@ class RayPeer(Peer):
 
         try:
             yield
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayTaskError as error:
+            said = f"{type(error.cause).__name__}: {error.cause}"
+            raise AgentRLError(f"a file could not be handed over at {self._born.address}: {said}") from error
+        except ray.exceptions.RayError as error:
             raise EOFError(self.epitaph()) from error
 
     def _tell(self) -> None:
