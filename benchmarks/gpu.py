@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                               # the shapes of Qwen2.5 0.5B, 1.5B and 3B, on cuda
     python benchmarks/gpu.py --sizes 1.5B --prompt 16000 --members 16 --peak 312
+    python benchmarks/gpu.py --report docs/performance.md  # also writes the table there
     python benchmarks/gpu.py --device cpu --small          # that it runs
 
 Random weights and tokens: a group with one prompt, 6 turns of 32 sampled tokens, observations of 100 tokens.
@@ -24,6 +25,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from device_table import DeviceTable, add_report
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from agentrl import Group, Segment, Span, Task, Trajectory
@@ -153,17 +155,17 @@ def measure(updates: Iterator[float], options: argparse.Namespace) -> tuple[floa
     return median(seconds[1:]), max(peaks)
 
 
-def row(make: Callable[[], Iterator[float]], flops: float, options: argparse.Namespace) -> str:
+def row(make: Callable[[], Iterator[float]], flops: float, options: argparse.Namespace) -> list[str]:
     try:
         seconds, peak = measure(make(), options)
     except (OutOfMemory, torch.OutOfMemoryError):
-        return "does not fit | | |"
+        return ["does not fit", "", "", ""]
     finally:
         gc.collect()
         torch.cuda.empty_cache()
     speed = flops / seconds / 1e12
     part = f"{speed / options.peak:.0%}" if options.peak else "?"
-    return f"{seconds:.2f} s | {speed:.3g} | {part} | {peak:.1f} GiB"
+    return [f"{seconds:.2f} s", f"{speed:.3g}", part, f"{peak:.1f} GiB"]
 
 
 def arguments() -> argparse.Namespace:
@@ -178,6 +180,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--recompute", action="store_true", help="keep no activations, compute them twice")
     parser.add_argument("--repeats", type=int, default=3, help="updates that count")
     parser.add_argument("--peak", type=float, help="TFLOP/s that the device could do; known of some GPUs")
+    add_report(parser)
     options = parser.parse_args()
     if options.peak is None and options.device.startswith("cuda"):
         name = torch.cuda.get_device_name()
@@ -192,7 +195,7 @@ def chosen(options: argparse.Namespace) -> dict[str, Qwen2Config]:
     return {size: config for size, config in SIZES.items() if size in options.sizes}
 
 
-def compare(size: str, config: Qwen2Config, options: argparse.Namespace) -> None:
+def compare(size: str, config: Qwen2Config, table: DeviceTable, options: argparse.Namespace) -> None:
     group = play(256 if options.small else options.prompt, options.members, config.vocab_size)
     trie, alone = loads(group)
     with tempfile.TemporaryDirectory() as name:
@@ -205,14 +208,15 @@ def compare(size: str, config: Qwen2Config, options: argparse.Namespace) -> None
             "padded": (alone, partial(padded, *arguments)),
         }
         for way, (load, make) in ways.items():
-            print(f"| {size} | {way} | {row(make, load.flops(config), options)} |", flush=True)
+            table.add(size, way, *row(make, load.flops(config), options))
 
 
 def main() -> None:
     options = arguments()
-    print("| model | attention | an update | TFLOP/s | MFU | memory |\n|---|---|---|---|---|---|", flush=True)
+    table = DeviceTable("model", "attention", "an update", "TFLOP/s", "MFU", "memory")
     for size, config in chosen(options).items():
-        compare(size, config, options)
+        compare(size, config, table, options)
+    table.end(options, "gpu")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/sync.py                               # the shapes of Qwen2.5 0.5B, 1.5B and 3B, on cuda
     python benchmarks/sync.py --device cpu --sizes 0.5B
+    python benchmarks/sync.py --report docs/performance.md  # also writes the table there
     python benchmarks/sync.py --device cpu --small          # that it runs
 
 Random weights. The engines are the torch engine, and vLLM in this process and in one of its own; of a LoRA
@@ -24,6 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from device_table import DeviceTable, add_report
 from gpu import SIZES, chosen
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -69,6 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    add_report(parser)
     return parser.parse_args()
 
 
@@ -117,7 +120,7 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def compare(size: str, config: Qwen2Config, options: argparse.Namespace) -> None:
+def compare(size: str, config: Qwen2Config, table: DeviceTable, options: argparse.Namespace) -> None:
     resources = Resources(threads=options.threads, device=options.device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -128,14 +131,14 @@ def compare(size: str, config: Qwen2Config, options: argparse.Namespace) -> None
         load_tokenizer(Tiny().path()).save_pretrained(folder)
         del model
         bound = copy(folder, resources, options.repeats)
-        show(size, f"a copy ({gigabytes:.2f} GB in float32)", bound, bound)
+        table.add(size, f"a copy ({gigabytes:.2f} GB in float32)", f"{bound:.3f} s", "1")
         for way in options.ways:
             if find_spec(WAYS[way].engine):
                 clear()
                 took = asyncio.run(hand_over(WAYS[way], folder, resources, options.repeats))
-                show(size, way, took, bound)
+                table.add(size, way, f"{took:.3f} s", f"{took / bound:.1f}")
             else:
-                print(f"| {size} | {way} | {WAYS[way].engine} is not installed | |", flush=True)
+                table.add(size, way, f"{WAYS[way].engine} is not installed", "")
 
 
 def clear() -> None:
@@ -143,15 +146,12 @@ def clear() -> None:
     torch.cuda.empty_cache()
 
 
-def show(size: str, what: str, seconds: float, bound: float) -> None:
-    print(f"| {size} | {what} | {seconds:.3f} s | {seconds / bound:.1f} |", flush=True)
-
-
 def main() -> None:
     options = arguments()
-    print("| model | to | seconds | copies |\n|---|---|---|---|", flush=True)
+    table = DeviceTable("model", "to", "seconds", "copies")
     for size, config in chosen(options).items():
-        compare(size, config, options)
+        compare(size, config, table, options)
+    table.end(options, "sync")
 
 
 if __name__ == "__main__":
