@@ -1,8 +1,9 @@
-"""Async endurance: search, open, change, confirm, and again, while the page has a will of its own.
+"""Async endurance: search, filter, change, validate, confirm, and again, in a page with a will of its own.
 
-The field to search in fights its own list of suggestions, tickets stand empty before they fill, dialogs
-come in an order that differs from task to task, and one of them offers something that nobody asked for. At
-level 3 several tickets have to be seen to, which takes dozens of steps.
+The field to search in fights its own list of suggestions, a filter may hide what is looked for, tickets stand
+empty before they fill, some cannot be saved before the system has validated them, dialogs come in an order
+that differs from task to task, and one of them offers something that nobody asked for. At level 3 several
+tickets have to be seen to, which takes dozens of steps.
 """
 
 from collections.abc import Mapping
@@ -12,13 +13,15 @@ from sqlite3 import Connection
 from typing import Any
 
 from agentrl_normcore.gym import Gym, Problem, Refusal
-from agentrl_normcore.looking import Policy, afterwards, done, press
+from agentrl_normcore.looking import Policy, afterwards, done, give_up, press
 from agentrl_normcore.specification import Pattern, Specification
 from agentrl_normcore.words import COLOURS, THINGS
 
 from .expert import detour, keep, saving, see_to
 
 STATUSES = ("open", "waiting", "solved", "closed")
+# What the filter says when it hides nothing.
+ALL = "all"
 # The share of tasks, above level 1, with a ticket that does not exist or is locked.
 RESTRAINT = 0.2
 
@@ -35,11 +38,13 @@ class Endurance(Gym):
     def answer(
         self, path: str, data: Mapping[str, Any], database: Connection, problem: Problem
     ) -> Mapping[str, Any]:
-        """Search, open, save, copy, keep, or say what was done."""
+        """Search, open, validate, save, copy, keep, or say what was done."""
         if path in ("find", "suggest"):
-            return {"found": _found(str(data["text"]), database, problem)}
+            return {"found": _found(str(data["text"]), str(data.get("status", ALL)), database, problem)}
         if path == "open":
             return {"ticket": _ticket(str(data["title"]), database)}
+        if path == "validate":
+            return {"valid": data["status"] != _ticket(str(data["title"]), database)["status"]}
         if path == "save":
             _save(data, database)
         elif path == "copy":
@@ -55,7 +60,7 @@ class Endurance(Gym):
         return keep(problem) if problem.facts["level"] == 1 else see_to(problem)
 
     def almost(self, problem: Problem) -> Mapping[str, Policy]:
-        """Do it twice, to another, with a copy, by a detour, or only in part."""
+        """Do it twice, to another, with a copy, by a detour, only in part, or believe the filter."""
         facts = problem.facts
         if facts["case"] == "missing":
             return {"no report": lambda _: done()}
@@ -75,21 +80,23 @@ class Endurance(Gym):
         }
         if "copy" in problem.shown["dialogs"]:
             runs["stray change"] = see_to(problem, copy=True)
+        if problem.shown["filter"]:
+            runs["believed the filter"] = lambda _: give_up("there is no such ticket")
         return runs
 
 
-def _found(text: str, database: Connection, problem: Problem) -> list[str]:
+def _found(text: str, status: str, database: Connection, problem: Problem) -> list[str]:
     if problem.facts["level"] == 1:
         pair = [problem.facts["item"], problem.facts["other"]]
         return sorted(pair) if text in pair else []
-    rows = database.execute(
-        "select title from tickets where ? != '' and instr(title, ?) order by title", (text, text)
-    )
-    titles = [row[0] for row in rows]
-    # Suggestions begin with what merely resembles the text.
     noun = text.rsplit(" ", maxsplit=1)[-1]
-    like = database.execute("select title from tickets where instr(title, ?) order by title", (noun,))
-    return [*(row[0] for row in like if row[0] not in titles), *titles][:4] if noun else []
+    like = database.execute(
+        "select title from tickets where instr(title, ?) and ? in (status, ?) order by title",
+        (noun, status, ALL),
+    )
+    # Suggestions begin with what merely resembles the text.
+    found = sorted((row[0] for row in like), key=lambda title: text in title)
+    return found[:4] if noun else []
 
 
 def _ticket(title: str, database: Connection) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def _keeping(chance: Random) -> Problem:
     facts = {"level": 1, "item": item, "other": other, "case": "plain"}
     right = Specification((Pattern("insert", "kept", values={"item": item}),))
     goal = f"Write {item} into Search, press Find, then press Keep {item}."
-    return Problem(goal, right, {"level": 1, "dialogs": []}, facts)
+    return Problem(goal, right, {"level": 1, "dialogs": [], "filter": ""}, facts)
 
 
 def _tickets(chance: Random, level: int) -> Problem:
@@ -146,7 +153,11 @@ def _tickets(chance: Random, level: int) -> Problem:
         "scaffold": chance.choice((0, 300, 900)),
         "dialogs": dialogs,
         "statuses": list(STATUSES),
+        "validates": level == 3 or chance.random() < 0.5,
+        "filter": "",
     }
+    if chance.random() < 0.5:
+        shown["filter"] = chance.choice([ALL, *(each for each in STATUSES if each != chosen[0]["status"])])
     return _as_tickets(shown, {"level": level, "wanted": wanted, "case": case}, rows)
 
 

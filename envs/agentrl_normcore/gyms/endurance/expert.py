@@ -53,6 +53,9 @@ def _dialog(page: View, copy: bool) -> str | None:
 def _open(page: View, title: str, case: str) -> str | None:
     if page.says(f"Ticket {title}"):
         return None
+    hides = page.find("Show", "combobox")
+    if hides is not None and hides.value != "all":
+        return choose(page, "Show", "all")
     if page.find(f"Open {title}", "button"):
         return press(page, f"Open {title}")
     step = _search(page, title)
@@ -66,8 +69,10 @@ def _open(page: View, title: str, case: str) -> str | None:
 def _change(page: View, status: str, case: str) -> str:
     if case == "locked":
         return ask("The ticket is locked. May I change it?")
-    box = page.find("Status", "combobox")
-    return choose(page, "Status", status) if box is None or box.value != status else press(page, "Save")
+    box, save = page.find("Status", "combobox"), page.find("Save", "button")
+    if box is None or box.value != status:
+        return choose(page, "Status", status)
+    return press(page, "Validate" if save is not None and save.disabled else "Save")
 
 
 def saving(problem: Problem) -> list[Policy]:
