@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from agentrl.tables import Clock, busy_chart, chosen, steps_table, summary_table, summary_title
+from agentrl.tables import Clock, busy_chart, busy_marks, chosen, steps_table, summary_table, summary_title
 
 if TYPE_CHECKING:
     from agentrl.early_signs import Beside
@@ -90,7 +90,8 @@ class PlainDisplay(Display):
         """Write an update."""
         self._clock.tick()
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in chosen(metrics).items())
-        self._write(f"step {step}/{total}  {numbers}  {self._clock.describe(total - step)}")
+        busy = "".join(f"  {name} {mark}" for name, mark in busy_marks(metrics).items())
+        self._write(f"step {step}/{total}  {numbers}  {self._clock.describe(total - step)}{busy}")
 
     def evaluated(self, step: int, evaluation: "Evaluation", beside: "Beside") -> None:
         """Write an evaluation."""
@@ -167,9 +168,8 @@ class LiveDisplay(PlainDisplay):
         """Add a row and move the bar of updates."""
         self._clock.tick()
         numbers = {name: f"{value:.3f}" for name, value in chosen(metrics).items()}
-        self._rows = [*self._rows, {"step": str(step), **numbers, "seconds": f"{self._clock.last:.1f}"}][
-            -_ROWS:
-        ]
+        row = {"step": str(step), **numbers, "seconds": f"{self._clock.last:.1f}", **busy_marks(metrics)}
+        self._rows = [*self._rows, row][-_ROWS:]
         left = self._clock.describe(total - step)
         self._progress.update(self._steps, completed=step, total=total, visible=True, detail=left)
         self._progress.update(self._episodes, description="episodes", detail="", completed=0)

@@ -23,6 +23,7 @@ _COLUMNS = {
     "entropy": "entropy",
     "failed": "failed",
 }
+_HEIGHTS = "▁▂▃▄▅▆▇█"
 _DIGEST = ("groups", "trajectories", "reward", "success", "taught", "kept")
 
 
@@ -122,6 +123,15 @@ def busy_chart(summary: Mapping[str, Any]) -> str:
     if stale is not None:
         bars.append(f"staleness {stale:.2f}")
     return f"busy: {'  '.join(bars)}" if shares else ""
+
+
+def busy_marks(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return how busy each part was in an update, from ▁ to █, by its name; nothing where nobody knows."""
+    shares = {name: share for name, share in metrics.items() if name.startswith("busy/")}
+    return {
+        name.removeprefix("busy/"): _HEIGHTS[round(min(1.0, max(0.0, share)) * 7)]
+        for name, share in shares.items()
+    }
 
 
 def _bar(share: float, width: int = 10) -> str:

@@ -9,7 +9,7 @@ from agentrl.activity import Activities, Activity
 from agentrl.footprint import Holding, Load, Occupant, Rehearsal, loads, peak
 from agentrl.hardware import GIB, parse
 from agentrl.summary import busy
-from agentrl.tables import busy_chart
+from agentrl.tables import busy_chart, busy_marks
 from agentrl.usage import memory_metrics
 
 
@@ -97,6 +97,12 @@ def test_the_chart_at_the_end_has_a_bar_for_each_and_the_staleness() -> None:
         "busy: engine █████░░░░░ 50%  envs ████░░░░░░ 40%  trainer ██░░░░░░░░ 20%  staleness 0.50"
     )
     assert busy_chart({"busy": busy([])}) == ""
+
+
+def test_how_busy_everything_was_in_an_update_is_a_mark_each() -> None:
+    marks = busy_marks({"reward": 1.0, "busy/engine": 0.0, "busy/envs": 0.5, "busy/trainer": 1.01})
+    assert marks == {"engine": "▁", "envs": "▅", "trainer": "█"}
+    assert busy_marks({"reward": 1.0}) == {}
 
 
 def test_the_memory_of_this_process_is_measured() -> None:
