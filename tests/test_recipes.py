@@ -111,6 +111,14 @@ def test_what_is_too_large_is_refused_with_the_options_that_help(tmp_path: Path)
     assert "trainer.micro_batch_tokens" in str(refused.value)
 
 
+def test_a_described_machine_with_too_little_main_memory_is_refused(tmp_path: Path) -> None:
+    document = load_run_file(RECIPES / "one-node-8-gpus.yaml")
+    flags = {"model": str(model(tmp_path, "14B")), "device": "cuda"}
+    config = resolve(document, flags, [])
+    with pytest.raises(AgentRLError, match=r"main memory would have to hold .* GiB while .* and has 40\.0"):
+        show(config, parse("8x80", 40), Console(file=StringIO(), width=160))
+
+
 def test_a_gpu_that_is_not_there_is_missed(tmp_path: Path) -> None:
     with pytest.raises(AgentRLError, match="the run wants cuda:4, and there is none"):
         dry_run("one-node-8-gpus", tmp_path, "4x80")

@@ -54,8 +54,12 @@ def here() -> Hardware:
     return Hardware(gpus(), main_memory())
 
 
-def parse(text: str) -> Hardware:
+def parse(text: str, memory: float | None = None) -> Hardware:
     """Return what `text` describes: "80" a GPU of 80 GB, "8x80" eight, "4x8x80" four machines of these.
+
+    Args:
+        text: the GPUs.
+        memory: main memory of a machine, in GB; None if nobody knows.
 
     Raises:
         UsageError: it says something else.
@@ -67,7 +71,8 @@ def parse(text: str) -> Hardware:
             f"--gpus {text!r} describes no GPUs; say it as [[MACHINES x] GPUS x] GB: 80, 8x80 or 4x8x80"
         )
     count = int(machines) * int(each)
-    return Hardware((int(float(size) * GIB),) * count, None, int(machines), described=True)
+    whole = None if memory is None else int(memory * GIB)
+    return Hardware((int(float(size) * GIB),) * count, whole, int(machines), described=True)
 
 
 def main_memory() -> int | None:

@@ -6,6 +6,7 @@ import pytest
 
 from agentrl import UsageError
 from agentrl.activity import Activities, Activity
+from agentrl.cli.dry_run import machine
 from agentrl.footprint import Holding, Load, Occupant, Rehearsal, loads, peak
 from agentrl.hardware import GIB, parse
 from agentrl.summary import busy
@@ -53,6 +54,13 @@ def test_machines_are_described_as_machines_times_gpus_times_gigabytes(
     assert (found.machines, found.each, found.described) == (machines, each, True)
     assert found.gpus is not None
     assert found.gpus[0] == (141 if "141" in text else 80) * GIB
+
+
+def test_a_described_machine_may_have_main_memory() -> None:
+    assert parse("8x80", 512).memory == 512 * 2**30
+    assert parse("8x80").memory is None
+    with pytest.raises(UsageError, match="--memory belongs to the machine that --gpus describes"):
+        machine(None, 512, dry_run=True)
 
 
 @pytest.mark.parametrize("text", ["", "x80", "0x80", "8x0", "8*80", "2x2x2x80", "eighty"])

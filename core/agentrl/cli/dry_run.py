@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 _CRUMBS = 0.005
 
 
-def machine(gpus: str | None, *, dry_run: bool) -> Hardware | None:
+def machine(gpus: str | None, memory: float | None, *, dry_run: bool) -> Hardware | None:
     """Return the machine that is meant; None if nothing is said of one.
 
     Raises:
-        UsageError: a machine is described for a run that is to be played here.
+        UsageError: a machine is described for a run that is to be played here, or only its main memory is.
     """
     if gpus is None:
+        if memory is not None:
+            raise UsageError("--memory belongs to the machine that --gpus describes; say both")
         return None
     if not dry_run:
         raise UsageError("--gpus describes a machine that is elsewhere; it goes with --dry-run only")
-    return parse(gpus)
+    return parse(gpus, memory)
 
 
 def show(config: "RunConfig", hardware: Hardware | None, console: "Console") -> None:
@@ -68,7 +70,7 @@ def _refuse_what_does_not_fit(placement: "Placement") -> None:
             room = (placement.room(peak.device) or 0) / GIB
             remedies = "; ".join(placement.remedies)
             raise AgentRLError(
-                f"{peak.device} would have to hold {peak.bytes / GIB:.1f} GiB while {_doing(peak)} and has "
+                f"{peak.device.replace('cpu', 'main memory')} would have to hold {peak.bytes / GIB:.1f} GiB while {_doing(peak)} and has "
                 f"{room:.1f}; what saves memory: {remedies}"
             )
 

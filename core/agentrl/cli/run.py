@@ -57,6 +57,12 @@ def run(
             help="With --dry-run, elsewhere: 80 is a GPU of 80 GB, 8x80 are eight, 4x8x80 four machines.",
         ),
     ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            "--memory", min=1, help="With --gpus: GB of main memory that each machine has.", metavar="GB"
+        ),
+    ] = None,
     debug: arguments.Debug = False,
 ) -> None:
     """Train a model in an env. Defaults < what plugins suggest < RUN_FILE < options < --set."""
@@ -79,7 +85,7 @@ def run(
                 "seed": seed,
             }
         )
-        described = machine(gpus, dry_run=dry_run)
+        described = machine(gpus, memory, dry_run=dry_run)
         config = _configuration(run_file, flags, sets or [], out, resume, elsewhere=described is not None)
         if dry_run:
             show(config, described, wide_console())
