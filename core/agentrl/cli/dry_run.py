@@ -59,6 +59,8 @@ def show(config: "RunConfig", hardware: Hardware | None, console: "Console") -> 
 
 
 def _refuse_what_does_not_fit(placement: "Placement") -> None:
+    from agentrl.footprint import MAIN_MEMORY
+
     for peak in placement.peaks:
         verdict = placement.verdict(peak)
         if verdict == "no such device":
@@ -69,8 +71,9 @@ def _refuse_what_does_not_fit(placement: "Placement") -> None:
         if verdict == "too much":
             room = (placement.room(peak.device) or 0) / GIB
             remedies = "; ".join(placement.remedies)
+            holder = peak.device.replace(MAIN_MEMORY, "main memory")
             raise AgentRLError(
-                f"{peak.device.replace('cpu', 'main memory')} would have to hold {peak.bytes / GIB:.1f} GiB while {_doing(peak)} and has "
+                f"{holder} would have to hold {peak.bytes / GIB:.1f} GiB while {_doing(peak)} and has "
                 f"{room:.1f}; what saves memory: {remedies}"
             )
 
