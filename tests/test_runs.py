@@ -159,6 +159,15 @@ def test_a_trained_model_is_evaluated_on_the_test_split(calm: Path, tmp_path: Pa
     assert "success" in printed
 
 
+def test_repeats_without_chance_are_warned_of(calm: Path) -> None:
+    words = ["eval", str(calm), "--tasks", "1", "--repeats", "2", "--temperature", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "agentrl", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "at temperature 0 the 2 episodes of a task differ by the env's chance only" in done.stderr
+
+
 def test_a_second_run_in_the_same_directory_is_refused(calm: Path) -> None:
     done = subprocess.run(command(calm), capture_output=True, text=True, check=False)
     assert done.returncode == 2

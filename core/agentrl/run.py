@@ -49,7 +49,13 @@ def evaluate(config: RunConfig, model: Path | None, display: Display) -> Evaluat
 
 
 async def _evaluate(config: RunConfig, model: Path | None, display: Display) -> Evaluation:
-    hooks = Hooks(options=config.hooks)
+    hooks, settings = Hooks(options=config.hooks), config.evaluation
+    measured_at = config.simulator.temperature if settings.temperature is None else settings.temperature
+    if settings.repeats > 1 and measured_at == 0:
+        display.warn(
+            f"at temperature 0 the {settings.repeats} episodes of a task differ by the env's chance only, "
+            "so pass@k says little: measure at another temperature"
+        )
     async with stage(config, model or model_path(config), hooks, display) as parts:
         return await _measure(parts, held_out(parts))
 
