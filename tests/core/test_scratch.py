@@ -29,10 +29,11 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.usefixtures("place")
 def test_a_folder_is_there_until_it_is_removed() -> None:
     with scratch.scratch("test", 10) as folder:
+        assert list(folder.iterdir()) == [], "only what is handed over lies in it"
         (folder / "model").mkdir()
         assert scratch.sweep() == []
         assert folder.name.startswith("agentrl-test-")
-    assert not folder.exists()
+    assert list(folder.parent.glob(f"{folder.name}*")) == []
     scratch.remove_folder(folder)
 
 
@@ -47,7 +48,7 @@ def test_what_a_killed_process_leaves_is_deleted_when_the_next_folder_is_made() 
         maker.wait()
     assert left.is_dir()
     with scratch.scratch("other") as folder:
-        assert not left.exists()
+        assert list(left.parent.glob(f"{left.name}*")) == []
         assert folder.is_dir()
 
 
