@@ -17,8 +17,10 @@ from transformers import Qwen2Config
 
 from agentrl import AgentRLError, plugins
 from agentrl.cli.dry_run import show
-from agentrl.config import load_run_file, resolve
+from agentrl.config import RunConfig, load_run_file, resolve
+from agentrl.display import PlainDisplay
 from agentrl.hardware import parse
+from agentrl.placement import Placement, place, place_here
 from agentrl_tiny.tokenizer import build_tokenizer
 
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
@@ -59,14 +61,26 @@ def model(folder: Path, size: str) -> Path:
 
 def dry_run(recipe: str, folder: Path, machine: str, size: str | None = None, **sets: Any) -> str:
     """Return what a dry run prints of a recipe with a model of the size that it names, or another."""
+    printed = StringIO()
+    show(configured(recipe, folder, size, **sets), parse(machine), Console(file=printed, width=160))
+    return printed.getvalue()
+
+
+def configured(recipe: str, folder: Path, size: str | None = None, **sets: Any) -> RunConfig:
+    """Return the configuration of a recipe, see `dry_run`."""
     document = load_run_file(RECIPES / f"{recipe}.yaml")
     named = re.search(r"-(\d+B)-", str(document["model"]))
     assert named
     flags = {"model": str(model(folder, size or named[1])), "device": "cuda"}
-    config = resolve(document, flags, [f"{key}={value}" for key, value in sets.items()])
-    printed = StringIO()
-    show(config, parse(machine), Console(file=printed, width=160))
-    return printed.getvalue()
+    return resolve(document, flags, [f"{key}={value}" for key, value in sets.items()])
+
+
+def begun(placement: Placement) -> str:
+    """Return what a run writes when it begins."""
+    console = Console(file=StringIO(), width=160)
+    PlainDisplay(console, console).placed(placement)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
 
 
 def test_every_recipe_is_tried() -> None:
@@ -111,10 +125,28 @@ def test_what_is_too_large_is_refused_with_the_options_that_help(tmp_path: Path)
     assert "trainer.micro_batch_tokens" in str(refused.value)
 
 
+def test_a_run_that_begins_says_what_sits_where_and_warns_of_what_does_not_fit(tmp_path: Path) -> None:
+    config = configured("one-node-8-gpus", tmp_path)
+    printed = begun(place(config, parse("8x80")))
+    assert re.search(r"trainer, rank 0 to 7 +its own +cuda:0 to cuda:7", printed)
+    assert re.search(
+        r"cuda:0 to cuda:7 is to hold up to \d+\.\d+ of 80.0 GiB, the most while [a-z ]+\n", printed
+    )
+    assert "warning" not in printed
+    assert re.search(
+        r"warning: cuda:0 would have to hold .*what saves memory", begun(place(config, parse("8x24")))
+    )
+
+
+def test_of_other_machines_a_run_that_begins_does_not_say_that_they_lack_anything(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
+    printed = begun(place_here(configured("four-nodes", tmp_path)))
+    assert "cuda:31" in printed
+    assert "warning" not in printed
+
+
 def test_a_described_machine_with_too_little_main_memory_is_refused(tmp_path: Path) -> None:
-    document = load_run_file(RECIPES / "one-node-8-gpus.yaml")
-    flags = {"model": str(model(tmp_path, "14B")), "device": "cuda"}
-    config = resolve(document, flags, [])
+    config = configured("one-node-8-gpus", tmp_path)
     with pytest.raises(AgentRLError, match=r"main memory would have to hold .* GiB while .* and has 40\.0"):
         show(config, parse("8x80", 40), Console(file=StringIO(), width=160))
 

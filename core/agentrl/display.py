@@ -14,11 +14,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from agentrl.placement_tables import device_lines, seats_table
 from agentrl.tables import Clock, busy_chart, busy_marks, chosen, steps_table, summary_table, summary_title
 
 if TYPE_CHECKING:
     from agentrl.early_signs import Beside
     from agentrl.evaluation import Evaluation
+    from agentrl.placement import Placement
 
 _ROWS = 10
 _WIDEST = 120
@@ -42,6 +44,9 @@ class Display:
     def started(self, config: str, folder: Path) -> None:
         """Show the configuration and where the run is kept."""
         self.folder = folder
+
+    def placed(self, placement: "Placement") -> None:
+        """Show what sits where, and how much memory that is to take."""
 
     def phase(self, name: str, detail: str) -> None:
         """Show what is being done."""
@@ -81,6 +86,14 @@ class PlainDisplay(Display):
         for line in config.splitlines():
             self._write(line if len(line) <= _WIDEST else f"{line[: _WIDEST - 3]}...")
         self._write(f"run directory: {folder}")
+
+    def placed(self, placement: "Placement") -> None:
+        """Write what sits where; warn if it is not going to fit, by what is estimated."""
+        self.console.print(seats_table(placement.seats))
+        for line in device_lines(placement):
+            self._write(f"memory, by estimate: {line}")
+        if missing := placement.shortage():
+            self.warn(missing)
 
     def phase(self, name: str, detail: str) -> None:
         """Write what is being done."""

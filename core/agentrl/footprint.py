@@ -108,6 +108,11 @@ class Load:
         """Return how much that is."""
         return sum(each.bytes for _, holdings in self.held for each in holdings)
 
+    @property
+    def doing(self) -> str:
+        """Return what the run does at that moment."""
+        return {"handing over": "handing weights over"}.get(self.moment, self.moment)
+
 
 def loads(occupants: Iterable[Occupant], *, overlapping: bool) -> dict[str, list[Load]]:
     """Return the loads of each device, one for each moment.

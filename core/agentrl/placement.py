@@ -12,7 +12,7 @@ from agentrl import plugins
 from agentrl.assembly import check_needs, model_path, resources
 from agentrl.config import RunConfig
 from agentrl.footprint import MAIN_MEMORY, Footprint, Holding, Load, Occupant, Workload, loads, peak
-from agentrl.hardware import Hardware
+from agentrl.hardware import GIB, Hardware, here
 from agentrl.hosting.elsewhere import RemoteEnv
 
 Verdict = Literal["fits", "tight", "too much", "no such device", "not known"]
@@ -75,6 +75,23 @@ class Placement:
             return "too much"
         return "fits" if load.bytes <= _COMFORTABLE * room else "tight"
 
+    def shortage(self) -> str | None:
+        """Return what there is not enough of, and what helps; None if everything fits, as far as is known."""
+        for load in self.peaks:
+            verdict, room = self.verdict(load), (self.room(load.device) or 0) / GIB
+            if verdict == "no such device":
+                return (
+                    f"the run wants {load.device}, and there is none: {self.hardware}; lower trainer.ranks "
+                    "or engine.engines, or set device"
+                )
+            if verdict == "too much":
+                holder = load.device.replace(MAIN_MEMORY, "main memory")
+                return (
+                    f"{holder} would have to hold {load.bytes / GIB:.1f} GiB while {load.doing} and has "
+                    f"{room:.1f}; what saves memory: {'; '.join(self.remedies)}"
+                )
+        return None
+
 
 def place(config: RunConfig, hardware: Hardware) -> Placement:
     """Return where everything of a run would be.
@@ -107,6 +124,15 @@ def place(config: RunConfig, hardware: Hardware) -> Placement:
         hardware=hardware,
         colocated=runtime.colocates,
     )
+
+
+def place_here(config: RunConfig) -> Placement:
+    """Return where everything of a run will be that begins now; what other machines have is not known.
+
+    Raises:
+        UsageError: see `place`.
+    """
+    return place(config, here() if config.runtime.name == "local" else Hardware(None, None))
 
 
 def workload(config: RunConfig, hardware: Hardware | None = None) -> Workload:

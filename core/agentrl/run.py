@@ -20,6 +20,7 @@ from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Trainer
 from agentrl.loop import Loop, Parts, Progress
 from agentrl.panel import Panel, draw_panel
+from agentrl.placement import place_here
 from agentrl.run_files import render
 from agentrl.rundir import RunDirectory, load_metrics
 from agentrl.summary import UNTRAINED, summarize_run
@@ -134,6 +135,7 @@ class _Run:
         config, model = self.config, model_path(self.config)
         trainer = plugins.make("trainer", config.trainer.name, config.trainer.options)
         needs = check_needs(self.algorithm, trainer, plugins.load("env", config.env.name), config)
+        self.display.placed(place_here(config))
         async with stage(config, model, self.hooks, self.display, self.directory.path, trainer) as parts:
             panel = held_out(parts)
             self.directory.write_manifest(config, parts.env, panel.tasks, model)
