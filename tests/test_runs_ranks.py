@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,8 @@ TRAINERS = [
     {"trainer.ranks": 2},
     {"trainer": "deepspeed", "trainer.ranks": 2, "trainer.stage": 3},
 ]
-every_trainer = pytest.mark.parametrize("trainer", TRAINERS, ids=["fsdp", "zero-3"])
+NAMES = ["fsdp", "zero-3"]
+every_trainer = pytest.mark.parametrize("trainer", TRAINERS, ids=NAMES)
 # Metrics whose numbers depend on the clock and the machine.
 CLOCKED = {"time", "busy", "memory"}
 SMALL = {
@@ -40,6 +42,14 @@ SMALL = {
     "algorithm.kl_coefficient": 0.01,
     "trainer.critic.warmup_updates": 0,
 }
+
+
+@dataclass(frozen=True)
+class Calm:
+    """A run of three steps that has ended, and what its trainer was."""
+
+    trainer: dict[str, Any]
+    folder: Path
 
 
 def command(folder: Path, steps: int, settings: dict[str, Any]) -> list[str]:
@@ -100,14 +110,18 @@ def interfere(
     return process.returncode, said
 
 
-@pytest.mark.timeout(900)
-@every_trainer
-def test_runs_with_ranks_keep_the_audit_and_resume_to_the_bit(
-    tmp_path: Path, trainer: dict[str, Any]
-) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = subprocess.run(command(whole, 3, trainer), capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module", params=TRAINERS, ids=NAMES)
+def calm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """Return a run that nobody interferes with."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    done = subprocess.run(command(folder, 3, request.param), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return Calm(request.param, folder)
+
+
+@pytest.mark.timeout(900)
+def test_runs_with_ranks_keep_the_audit_and_resume_to_the_bit(tmp_path: Path, calm: Calm) -> None:
+    trainer, whole, killed = calm.trainer, calm.folder, tmp_path / "killed"
     assert max(row["audit/max_logprob_difference"] for row in metrics(whole)) < 1e-3
     code, _ = interfere(command(killed, 3, trainer), killed, 1, lambda run, _: os.kill(run, signal.SIGKILL))
     assert code == -signal.SIGKILL
@@ -117,12 +131,11 @@ def test_runs_with_ranks_keep_the_audit_and_resume_to_the_bit(
 
 
 @pytest.mark.timeout(900)
-@every_trainer
-def test_a_run_whose_rank_is_killed_says_so_in_one_sentence_and_can_be_resumed(
-    tmp_path: Path, trainer: dict[str, Any]
+def test_a_run_whose_rank_is_killed_says_so_in_one_sentence_and_resumes_to_the_bit(
+    tmp_path: Path, calm: Calm
 ) -> None:
     folder = tmp_path / "run"
-    words = command(folder, 3, trainer)
+    words = command(folder, 3, calm.trainer)
     code, said = interfere(words, folder, 1, lambda _, ranks: os.kill(ranks[1], signal.SIGKILL))
     assert code == 1
     assert "rank 1 was killed by signal 9; --resume goes on from the last checkpoint" in " ".join(
@@ -130,7 +143,8 @@ def test_a_run_whose_rank_is_killed_says_so_in_one_sentence_and_can_be_resumed(
     )
     assert "Traceback" not in said
     resume(folder)
-    assert len(metrics(folder)) == 3
+    assert metrics(folder) == metrics(calm.folder)
+    assert weights(folder) == weights(calm.folder)
 
 
 @pytest.mark.timeout(900)

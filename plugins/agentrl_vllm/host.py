@@ -1,12 +1,15 @@
 """One vLLM that survives its own failures: started again, given its weights again, asked again."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from agentrl.errors import AgentRLError, UsageError
 from agentrl.types import Completion, Sampling
 from agentrl_vllm.correspondence import Correspondence, Died
 from agentrl_vllm.messages import Ask, Cargo, Rest
+
+_log = logging.getLogger(__name__)
 
 
 class Host:
@@ -69,6 +72,7 @@ class Host:
             except Died as death:
                 if whole is None:
                     raise AgentRLError(f"{death}; --resume goes on from the last checkpoint") from death
+                _log.warning("%s; another takes its place, with the new weights", death)
                 await self._replace_or_fail(whole, "the engine could not load the trainer's weights")
         self._left = self._restarts
         # Tensors are the trainer's, which changes them.
@@ -120,6 +124,7 @@ class Host:
             if self._left < 1 or not self._replaceable:
                 raise AgentRLError(f"{death}; --resume goes on from the last checkpoint") from death
             self._left -= 1
+            _log.warning("%s; another takes its place, and is asked again what it was asked", death)
             await self._replace_or_fail(self._again, str(death))
 
     async def _replace_or_fail(self, given: Cargo | None, reason: str) -> None:

@@ -342,25 +342,60 @@ SMALL = {
 }
 
 
-def run(folder: Path, **more: Any) -> list[dict[str, float]]:
-    """Train for two steps, and return the metrics that do not depend on the clock."""
+def command(folder: Path, **more: Any) -> list[str]:
+    """Return the command that trains for two steps."""
     sets = [part for key, value in {**SMALL, **more}.items() for part in ("--set", f"{key}={value}")]
     words = ["run", "--env", "deepsearch", "--steps", "2", "--out", str(folder), *sets]
-    done = subprocess.run(
-        [sys.executable, "-m", "agentrl", *words], capture_output=True, text=True, check=False
-    )
+    return [sys.executable, "-m", "agentrl", *words]
+
+
+def finish(words: list[str], folder: Path) -> list[dict[str, float]]:
+    """See a command through, and return the metrics that do not depend on the clock."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return metrics(folder)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """Return the metrics so far that do not depend on the clock."""
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     clocked = ("time/", "busy/", "memory/")
     return [{key: value for key, value in row.items() if not key.startswith(clocked)} for row in rows]
 
 
+def on_nodes(cluster: Any) -> dict[str, Any]:
+    return {"runtime": "ray", "runtime.address": cluster.address, "runtime.strategy": "SPREAD"}
+
+
 def test_a_run_on_two_nodes_has_the_numbers_of_one_on_this_machine(cluster: Any, tmp_path: Path) -> None:
-    here = run(tmp_path / "here")
-    there = run(
-        tmp_path / "there",
-        **{"runtime": "ray", "runtime.address": cluster.address, "runtime.strategy": "SPREAD"},
-    )
+    here = finish(command(tmp_path / "here"), tmp_path / "here")
+    there = finish(command(tmp_path / "there", **on_nodes(cluster)), tmp_path / "there")
     names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
     for left, right in zip(here, there, strict=True):
         assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-4)
+
+
+def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    second = cluster.add_node(**NODE)
+    try:
+        sets = {**on_nodes(cluster), "checkpoints.every": 1, "steps": 4}
+        calm = finish(command(tmp_path / "calm", **sets), tmp_path / "calm")
+        folder = tmp_path / "hit"
+        with subprocess.Popen(command(folder, **sets), stderr=subprocess.PIPE, text=True) as process:
+            while process.poll() is None and not metrics(folder):
+                time.sleep(0.05)
+            cluster.remove_node(second, allow_graceful=False)
+            _, said = process.communicate()
+        assert process.returncode == 1, said
+        assert "which is gone; --resume goes on from the last checkpoint" in " ".join(said.split())
+        assert "Traceback" not in said
+        assert len(metrics(folder)) < len(calm)
+        cluster.add_node(**NODE)
+        resumed = finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)], folder)
+        assert resumed == calm
+    finally:
+        cluster.shutdown()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -704,6 +705,36 @@ def test_a_run_trains_on_what_vllm_has_sampled(tmp_path: Path, more: dict[str, A
     assert all(each is None or each < 1e-3 for each in compared)
     assert None not in compared or "staleness" in more
     assert (max(row.get("staleness/max", 0) for row in rows) > 0) == ("staleness" in more)
+
+
+def vllm_of(run: int) -> int:
+    """Return the process of a run's only vLLM, which is the run's child."""
+    for children in Path(f"/proc/{run}/task").glob("*/children"):
+        for child in children.read_text().split():
+            if b"agentrl_vllm" in Path("/proc", child, "cmdline").read_bytes():
+                return int(child)
+    raise AssertionError(f"{run} has no vLLM")
+
+
+def test_a_run_whose_vllm_is_killed_has_the_numbers_of_a_calm_one(tmp_path: Path) -> None:
+    more = {"engine.engines": 1, "steps": 4}
+    calm, killed = (
+        [sys.executable, "-m", "agentrl", *run_words(tmp_path / name, more)] for name in ("calm", "killed")
+    )
+    done = subprocess.run(calm, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    recorded = tmp_path / "killed" / "metrics.jsonl"
+    with subprocess.Popen(killed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while process.poll() is None and not (recorded.exists() and len(metrics(recorded.parent)) > 0):
+            time.sleep(0.01)
+        victim = vllm_of(process.pid)
+        os.kill(victim, signal.SIGKILL)
+        said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert "was killed by signal 9" in said
+    names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
+    for left, right in zip(metrics(tmp_path / "calm"), metrics(tmp_path / "killed"), strict=True):
+        assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-3)
 
 
 def weights_meet_the_second_update(monkeypatch: pytest.MonkeyPatch) -> None:
