@@ -5,7 +5,10 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
@@ -223,3 +226,36 @@ def test_a_model_that_is_shown_the_actions_as_tools_can_call_them() -> None:
     assert text.startswith("click dblclick hover fill")
     assert "<|tool|>" in text
     assert text.count("dblclick") == 1
+
+
+def played_by_hand(gym: str, *, profile: str, decided: Callable[[str], str]) -> str:
+    """Return what a person is shown who does at every turn what is `decided` after the expert's advice."""
+    options = [f"env.gyms=[{gym}]", f"env.held_out_profiles=[{profile}]"]
+    sets = [part for option in options for part in ("--set", option)]
+    command = [sys.executable, "-m", "agentrl", "env", "play", "normcore", "--split", "dev", "--task", "2"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, *sets], bufsize=1, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        shown = []
+        with suppress(BrokenPipeError):  # the episode is over
+            process.stdin.write("?\n")
+            for line in process.stdout:
+                shown.append(line)
+                _, says, advice = line.partition("the expert says: ")
+                if says:
+                    process.stdin.write(f"{decided(advice.strip())}\n?\n")
+        shown += process.stdout.readlines()
+    assert process.returncode == 0
+    return "".join(shown)
+
+
+@pytest.mark.parametrize(("gym", "profile"), [("mail", "hostile"), ("endurance", "calm")])
+def test_a_person_plays_in_a_terminal_and_is_judged_by_the_same_verifier(gym: str, profile: str) -> None:
+    shown = played_by_hand(gym, profile=profile, decided=lambda advice: advice)
+    assert "Goal: " in shown
+    assert "\nsuccess\n" in shown
+    assert "what counts as success" in shown
+    idle = played_by_hand(gym, profile=profile, decided=lambda advice: "done()")
+    assert "\nfailure\n" in idle
+    assert "missing: " in idle

@@ -64,11 +64,14 @@ def people(split: str) -> list[Person]:
 
 
 def things(split: str) -> list[str]:
-    """Return the names of things, such as "red kite", that exist in a split."""
+    """Return the names of things, such as "red kite" and "garden table", that exist in a split.
+
+    The more there are, the less a model can know them by heart: what it cannot guess it has to read.
+    """
     return [
-        f"{adjective} {noun}"
-        for (i, adjective), (j, noun) in product(enumerate(ADJECTIVES), enumerate(NOUNS))
-        if (i + 3 * j) % 10 in TENTHS[split]
+        f"{first} {noun}"
+        for (i, first), (j, noun) in product(enumerate((*ADJECTIVES, *NOUNS)), enumerate(NOUNS))
+        if (i + 3 * j) % 10 in TENTHS[split] and first != noun
     ]
 
 

@@ -1,5 +1,7 @@
 """Tidy up files."""
 
+from collections import Counter
+
 from ..scenario import Change, Place, Problem, Scenario, join, login
 from .file_remove import furnish
 
@@ -19,7 +21,8 @@ class Tidy(Scenario):
     def pose(self, place: Place) -> Problem:
         """Give me downloads, some of which begin with the same word."""
         place.things.sort()
-        word, other = place.chance.sample(sorted({thing.split()[0] for thing in place.things}), 2)
+        often = Counter(thing.split()[0] for thing in place.things)
+        word, other = place.chance.sample(sorted(each for each in often if often[each] > 1), 2)
         same = [thing for thing in place.things if thing.split()[0] in (word, other)]
         rest = [thing for thing in place.things if thing not in same]
         place.things[:] = same + rest
