@@ -122,7 +122,7 @@ def miniwob_table(runs: Sequence[Learnt]) -> str:
 
 
 def markdown(heads: Sequence[str], rows: Iterable[str], runs: Sequence[Learnt]) -> str:
-    lines = [" | ".join(heads), "|".join("---" for _ in heads), *rows]
+    lines = [" | ".join(heads), " | ".join("---" for _ in heads), *rows]
     seeds = ", ".join(str(run.seed) for run in runs)
     minutes = ", ".join(f"{run.minutes:.0f}" for run in runs)
     said = (
