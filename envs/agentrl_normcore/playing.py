@@ -13,7 +13,7 @@ from .env import Normcore
 # Returns what to do next; None leaves the episode as it is.
 Act = Callable[[Observation], str | None]
 # More turns than any expert needs.
-ENDLESS = 150
+ENDLESS = 250
 SECONDS = 120.0
 
 
