@@ -371,8 +371,13 @@ def on_nodes(cluster: Any) -> dict[str, Any]:
 def test_a_run_on_two_nodes_has_the_numbers_of_one_on_this_machine(cluster: Any, tmp_path: Path) -> None:
     here = finish(command(tmp_path / "here"), tmp_path / "here")
     there = finish(command(tmp_path / "there", **on_nodes(cluster)), tmp_path / "there")
+    assert_alike(here, there)
+
+
+def assert_alike(one: list[dict[str, float]], other: list[dict[str, float]]) -> None:
+    """Who is computed beside whom depends on when workers answer, and with it the last digits."""
     names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
-    for left, right in zip(here, there, strict=True):
+    for left, right in zip(one, other, strict=True):
         assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-4)
 
 
@@ -396,6 +401,6 @@ def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_pat
         assert len(metrics(folder)) < len(calm)
         cluster.add_node(**NODE)
         resumed = finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)], folder)
-        assert resumed == calm
+        assert_alike(resumed, calm)
     finally:
         cluster.shutdown()
