@@ -1,8 +1,8 @@
 """Folders for what processes hand to one another, in memory where there is room.
 
 A maker that is killed cannot clean up, and what it leaves may be a whole model in memory. So beside each
-folder lies a file that its maker keeps locked, and whoever makes another folder deletes those whose lock
-nobody has. (A lock is also seen from another container that shares the memory, where process ids mean
+folder lies a hidden file that its maker keeps locked, and whoever makes another folder deletes those whose
+lock nobody has. (A lock is also seen from another container that shares the memory, where process ids mean
 others.)
 """
 
@@ -25,7 +25,7 @@ def make_folder(what: str, size: int = 0) -> Path:
     memory = shared_memory(size)
     sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-", dir=memory))
-    not_yet = folder.with_name(f"{folder.name}{_LOCK}-not-yet")
+    not_yet = folder.with_name(f"{_lock_of(folder).name}-not-yet")
     lock = os.open(not_yet, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     not_yet.rename(_lock_of(folder))
@@ -54,15 +54,15 @@ def scratch(what: str, size: int = 0) -> Iterator[Path]:
 def sweep() -> list[Path]:
     """Delete and return the folders of ours whose maker is gone."""
     places = {Path(tempfile.gettempdir()), *filter(None, [shared_memory(0)])}
-    locks = [lock for place in places for lock in place.glob(f"{_PREFIX}*{_LOCK}") if _is_left(lock)]
-    left = [lock.with_name(lock.name.removesuffix(_LOCK)) for lock in locks]
+    locks = [lock for place in places for lock in place.glob(f".{_PREFIX}*{_LOCK}") if _is_left(lock)]
+    left = [lock.with_name(lock.name[1 : -len(_LOCK)]) for lock in locks]
     for folder in left:
         remove_folder(folder)
     return left
 
 
 def _lock_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + _LOCK)
+    return folder.with_name(f".{folder.name}{_LOCK}")
 
 
 def _is_left(lock: Path) -> bool:

@@ -33,7 +33,7 @@ def test_a_folder_is_there_until_it_is_removed() -> None:
         (folder / "model").mkdir()
         assert scratch.sweep() == []
         assert folder.name.startswith("agentrl-test-")
-    assert list(folder.parent.glob(f"{folder.name}*")) == []
+    assert list(folder.parent.glob(f"*{folder.name}*")) == []
     scratch.remove_folder(folder)
 
 
@@ -48,7 +48,7 @@ def test_what_a_killed_process_leaves_is_deleted_when_the_next_folder_is_made() 
         maker.wait()
     assert left.is_dir()
     with scratch.scratch("other") as folder:
-        assert list(left.parent.glob(f"{left.name}*")) == []
+        assert list(left.parent.glob(f"*{left.name}*")) == []
         assert folder.is_dir()
 
 

@@ -80,7 +80,7 @@ def ask(engine: VLLMEngine, ids: list[int], **wish: Any) -> Completion:
 
 
 def folders() -> set[Path]:
-    return {path for path in Path("/dev/shm").glob("agentrl-vllm-*") if path.is_dir()}
+    return set(Path("/dev/shm").glob("agentrl-vllm-*"))
 
 
 def another_base(folder: Path) -> Path:
