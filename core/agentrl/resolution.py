@@ -107,11 +107,33 @@ def _with_suggestions(defaults: Layer, said: Sequence[Layer]) -> Settings:
     settings = Settings.of([defaults, *suggested, *said])
     if "algorithm" in asked:
         suggested.append(_for_staleness(settings, load("algorithm", asked["algorithm"])))
-    settings = Settings.of([defaults, *suggested, *said])
     for kind, name in asked.items():
         if settings.name(kind) != name:
             raise PluginError(f"{settings.source(f'{kind}.name')}: comes too late to choose the {kind}")
-    return settings
+    fitting = [_fitting(layer, defaults, settings) for layer in suggested]
+    return Settings.of([defaults, *fitting, *said])
+
+
+def _fitting(layer: Layer, defaults: Layer, settings: Settings) -> Layer:
+    """Return suggestions without those that are for whoever is chosen and that who is chosen cannot take.
+
+    Suggestions for the default plugin all stay: what that does not have is a mistake, to be told of.
+    """
+
+    def fits(dotted: str) -> bool:
+        kind, _, option = dotted.partition(".")
+        name = settings.name(kind)
+        for_whoever = kind in defaults.values and bool(option) and kind not in layer.names()
+        return not for_whoever or name in (None, defaults.values[kind]) or _accepts(kind, str(name), option)
+
+    return Layer(layer.source, {dotted: value for dotted, value in layer.values.items() if fits(dotted)})
+
+
+def _accepts(kind: str, name: str, option: str) -> bool:
+    """Return whether a plugin has an option; a model that is none has no options."""
+    if kind == "model" and name not in plugins.names("model"):
+        return False
+    return option.partition(".")[0] in load(kind, name).Config.model_fields
 
 
 def _for_staleness(settings: Settings, algorithm: type[Plugin]) -> Layer:

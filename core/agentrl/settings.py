@@ -1,7 +1,8 @@
 """Lays what was said about a run over one another, and keeps who said it.
 
 A setting is a value under a key such as `simulator.workers`, with its source. Layers are put on in order, the
-later one wins; a layer that chooses another plugin takes the options of the one before away.
+later one wins. Options of a plugin are for the one that their layer names, and count if that one is chosen in
+the end; where the layer names none, they are for whoever is chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,17 @@ class Layer:
     source: str
     values: Mapping[str, Any]
 
+    def names(self) -> dict[str, str]:
+        """Return the plugins that this layer chooses, by kind."""
+        said: dict[str, Any] = {}
+        for dotted, value in self.values.items():
+            kind, *rest = _split(dotted)
+            if not rest:
+                said[kind] = value.get("name") if isinstance(value, Mapping) else value
+            elif rest == ["name"]:
+                said[kind] = value
+        return {kind: said[kind] for kind in CHOICES if isinstance(said.get(kind), str) and said[kind]}
+
 
 @dataclass(slots=True)
 class Settings:
@@ -36,9 +48,13 @@ class Settings:
     def of(cls, layers: Sequence[Layer]) -> "Settings":
         """Return the settings with `layers` put on in order."""
         settings = cls()
+        chosen = {kind: name for layer in layers for kind, name in layer.names().items()}
         for layer in layers:
-            for key, value in layer.values.items():
-                settings.put(_split(key), value, layer.source)
+            passed_over = {kind for kind, name in layer.names().items() if name != chosen[kind]}
+            for dotted, value in layer.values.items():
+                key = _split(dotted)
+                if key[0] not in passed_over:
+                    settings.put(key, value, layer.source)
         return settings
 
     def name(self, kind: str) -> str | None:
@@ -94,7 +110,7 @@ class Settings:
         if len(key) == 2 and key[1] != "name":
             self._assign(key, value, source)
         elif isinstance(value, str) and value:
-            self._choose(key[0], value, source)
+            self._values[key[0], "name"] = (value, source)
         elif len(key) == 1 and isinstance(value, Mapping):
             if "name" in value:
                 self.put((key[0], "name"), value["name"], source)
@@ -103,12 +119,6 @@ class Settings:
                     self._assign((*key, str(option)), setting, source)
         else:
             raise UsageError(f"{key[0]!r} must be the name of a plugin, not {value!r} ({source})")
-
-    def _choose(self, kind: str, name: str, source: str) -> None:
-        # Options that came before any name are for whoever is named, such as what an env suggests of itself.
-        if self.name(kind) not in (None, name):
-            self._drop((kind,))
-        self._values[kind, "name"] = (name, source)
 
     def _put_reward(self, key: Key, value: Any, source: str) -> None:
         """Set a reward's weight, or its weight and options; None takes it out."""

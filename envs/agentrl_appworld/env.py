@@ -110,14 +110,17 @@ class AppWorld(RemoteEnv):
         "tiny_code": {
             # AppWorld's own tasks are beyond it.
             "env.world": "small",
-            "warmup": 6,
+            "warmup": 5,
             "warmup_learning_rate": 1e-3,
             "trainer.learning_rate": 1e-4,
             "trainer.warmup_steps": 5,
             "trainer.schedule": "linear",
             "trainer.betas": (0.9, 0.99),
             "trainer.epochs": 2,
-            "trainer.minibatches": 4,
+            "trainer.minibatches": 8,
+            # Without it, kinds of tasks in which nothing is to be learnt drift away.
+            "algorithm.kl": "k2",
+            "algorithm.kl_coefficient": 0.02,
             "steps": 60,
             "tasks_per_step": 32,
             "group_size": 4,

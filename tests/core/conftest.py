@@ -82,6 +82,11 @@ class OtherTrainer(ToyTrainer):
         speed: int = 1
 
 
+class QuickTrainer(ToyTrainer):
+    class Config(PluginConfig):
+        rate: float = 10.0
+
+
 class ToyModel(Model):
     suggests: ClassVar = {"seed": 7}
     def path(self): raise NotImplementedError
@@ -92,7 +97,7 @@ TOY_ENTRY_POINTS = {
     "agentrl.rewards": {"toy": "ToyReward", "extra": "ToyReward"},
     "agentrl.algorithms": {"toy": "ToyAlgorithm"},
     "agentrl.engines": {"toy": "ToyEngine"},
-    "agentrl.trainers": {"toy": "ToyTrainer", "other": "OtherTrainer"},
+    "agentrl.trainers": {"toy": "ToyTrainer", "other": "OtherTrainer", "quick": "QuickTrainer"},
     "agentrl.models": {"toy": "ToyModel"},
 }
 

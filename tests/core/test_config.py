@@ -176,6 +176,19 @@ def test_an_env_may_suggest_options_of_its_own_for_a_model(monkeypatch: pytest.M
     assert toy(model="org/model").env.options["doors"] == 1
 
 
+def test_what_is_suggested_to_whoever_is_chosen_stays_when_the_user_chooses() -> None:
+    """The trainer "other" has no `rate`; "quick", which is not the default either, has one."""
+    assert toy(trainer="quick").trainer == Choice(name="quick", options={"rate": 0.5})
+    assert toy({"trainer": {"name": "quick", "rate": 3}}).trainer.options == {"rate": 3.0}
+    assert toy(trainer="other").trainer == Choice(name="other", options={"speed": 1})
+
+
+def test_what_staleness_asks_for_holds_with_every_algorithm_that_has_it() -> None:
+    for algorithm in ("grpo", "ppo", "salt"):
+        config = resolve({"env": "toy"}, {"algorithm": algorithm, "staleness": 1}, source="recipe.yaml")
+        assert config.algorithm.options["correction"] == "token"
+
+
 def test_options_in_a_run_file_that_names_no_env_are_for_that_of_the_command_line() -> None:
     config = resolve({"env": {"doors": 3}}, {"env": "toy"}, source="recipe.yaml")
     assert config.env.options["doors"] == 3
