@@ -26,12 +26,13 @@ from agentrl_appworld import AppWorld
 
 ALGORITHMS = ("ppo", "grpo", "salt")
 MODEL = "tiny_code"
+STATIONS = ("untrained", "after imitation", "after learning")
 HELD_OUT = {"evaluation.tasks": 84, "evaluation.every": 20, "checkpoints.every": 10}
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """Success of one run on held-out tasks, 0 to 1, after so many updates.
+    """Success of one run on held-out tasks, 0 to 1, after so many updates; -1 is before imitation.
 
     `minutes` are all of the command's: imitation and evaluations included.
     """
@@ -42,10 +43,10 @@ class Learnt:
     scenarios: dict[str, float]
     minutes: float
 
-    def ends(self, of: str) -> tuple[float, float]:
-        """Return `goals` or `scenarios` before the first update and after the last."""
-        way = list(getattr(self, of).values())
-        return way[0], way[-1]
+    def stations(self, of: str) -> tuple[float, float, float]:
+        """Return `goals` or `scenarios` as the model comes, when it has imitated, and when it has learnt."""
+        way = getattr(self, of)
+        return way["-1"], way["0"], list(way.values())[-1]
 
     @property
     def updates(self) -> int:
@@ -69,7 +70,7 @@ def train(algorithm: str, seed: int, out: Path) -> dict[str, Any]:
     """Return how a run went, as `Learnt` says it, after making it if it is not there."""
     folder = out / f"{algorithm}-{seed}"
     agentrl(folder, "--env", "appworld", "--algo", algorithm, "--seed", str(seed), *sets(HELD_OUT))
-    rows = [row for row in read_lines(folder / "evaluations.jsonl") if row["step"] >= 0]
+    rows = read_lines(folder / "evaluations.jsonl")
     goals, scenarios = (
         {str(row["step"]): row["metrics"][name]["mean"] for row in rows}
         for name in ("success", "scenario_success")
@@ -90,14 +91,14 @@ def learnt(algorithm: str, seed: int, options: argparse.Namespace) -> Learnt:
 
 def table(runs: list[Learnt]) -> str:
     """Return the runs in Markdown, one algorithm a line."""
-    heads = [f"{name} after {what}" for name in ("TGC", "SGC") for what in ("imitation", "learning")]
-    lines = ["| | " + " | ".join([*heads, "updates", "minutes"]) + " |", "|" + "---|" * 7]
+    heads = [f"{name} {what}" for name in ("TGC", "SGC") for what in STATIONS]
+    lines = ["| | " + " | ".join([*heads, "updates", "minutes"]) + " |", "|" + "---|" * (len(heads) + 3)]
     for algorithm in dict.fromkeys(run.algorithm for run in runs):
         mine = [run for run in runs if run.algorithm == algorithm]
         cells = [
-            over_seeds([run.ends(of)[when] for run in mine])
+            over_seeds([run.stations(of)[when] for run in mine])
             for of in ("goals", "scenarios")
-            for when in (0, 1)
+            for when in range(len(STATIONS))
         ]
         updates, minutes = (
             fmean(numbers) for numbers in zip(*((r.updates, r.minutes) for r in mine), strict=True)
