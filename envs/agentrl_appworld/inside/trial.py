@@ -1,14 +1,16 @@
-"""Play or judge many episodes of which every word is known: the small world's self-check, and its tests.
+"""Play or judge many episodes of which every word is known, for tests of the small world.
 
-    python -m trial play ROOT JOBS RESULTS [--parallel 2]     {"task", "seed", "said"} -> what was observed
-    python -m trial judge ROOT JOBS RESULTS [--parallel 2]    {"task", "seed", "records"} -> an outcome
+    python -m trial play ROOT     {"task", "seed", "said"} -> what was observed
+    python -m trial judge ROOT    {"task", "seed", "records"} -> an outcome
 
-JOBS and RESULTS are JSON files with one list each. Every job has its own process, forked after the preload.
+A line of JSON asks, {"jobs": [...], "parallel": 2}, and a line of JSON answers, one result a job.
+Every job has its own process, forked after the preload.
 """
 
 import argparse
 import json
 import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,20 +25,21 @@ CONFIG: dict[str, Any] = {"characters": 12_000, "seconds": 30, "calls": 1000, "e
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Do what the command line says, until no more lines come."""
     parser = argparse.ArgumentParser(prog="trial")
     parser.add_argument("what", choices=("play", "judge"))
     parser.add_argument("root", type=Path)
-    parser.add_argument("jobs", type=Path)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--parallel", type=int, default=2)
     arguments = parser.parse_args()
-    jobs = json.loads(arguments.jobs.read_text(encoding="utf-8"))
+    # What AppWorld prints is no answer.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     config = CONFIG | {name: str(arguments.root.absolute()) for name in ("play_root", "truth_root")}
-    (worker if arguments.what == "play" else judge).preload(config)
-    jobs = [{"config": config, **job} for job in jobs]
-    results = in_children(play if arguments.what == "play" else decide, jobs, arguments.parallel)
-    arguments.results.write_text(json.dumps(results), encoding="utf-8")
+    module, work = (worker, play) if arguments.what == "play" else (judge, decide)
+    module.preload(config)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        jobs = [{"config": config, **job} for job in asked["jobs"]]
+        print(json.dumps(in_children(work, jobs, asked["parallel"])), file=answers, flush=True)
 
 
 def play(job: dict[str, Any]) -> dict[str, Any]:
