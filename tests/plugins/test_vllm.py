@@ -707,6 +707,33 @@ def test_a_run_trains_on_what_vllm_has_sampled(tmp_path: Path, more: dict[str, A
     assert (max(row.get("staleness/max", 0) for row in rows) > 0) == ("staleness" in more)
 
 
+# A run that plays the same few tasks again and again, so that what was read under other weights is read again.
+FEW_TASKS = """
+import sys
+from agentrl.cli import main
+from agentrl_deepsearch import DeepSearch
+from agentrl_vllm.backend import Backend
+
+tasks = DeepSearch.tasks
+DeepSearch.tasks = lambda self, split: tasks(self, split)[:4]
+if sys.argv[1] == "stale":
+    Backend.forget = lambda self: None
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("cache", ["fresh", "stale"])
+def test_the_audit_stops_a_run_whose_cache_is_left_stale(tmp_path: Path, cache: str) -> None:
+    more = {"engine.engines": 0, "tasks_per_step": 4, "trainer.learning_rate": 3e-3}
+    command = [sys.executable, "-c", FEW_TASKS, cache, *run_words(tmp_path / "run", more)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    rows = metrics(tmp_path / "run")
+    stopped = cache == "stale"
+    assert (done.returncode, len(rows)) == ((1, 1) if stopped else (0, 2)), done.stdout + done.stderr
+    assert all(row["audit/max_logprob_difference"] < 1e-3 for row in rows)
+    assert ("trainer.audit_threshold" in done.stderr) == stopped
+
+
 def vllm_of(run: int) -> int:
     """Return the process of a run's only vLLM, which is the run's child."""
     for children in Path(f"/proc/{run}/task").glob("*/children"):
