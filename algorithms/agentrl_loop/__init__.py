@@ -5,9 +5,8 @@ out proximal policy optimisation), in the form that served them best on AppWorld
 token. Advantages are those of RLOO, with neither standard deviation nor critic; those that are nearly 0 are
 dropped; the ratio is clipped to [1 / (1 + .1), 1 + .1]; there is no KL penalty.
 
-It suggests `trainer.epochs` 2, as in the paper, which is an option of the default trainer; choosing another
-takes the suggestion away. With one epoch and one minibatch ratios are 1, nothing is clipped, and LOOP is RLOO
-but for the advantages near 0.
+It suggests `trainer.epochs` 2, as in the paper, to every trainer that has such an option. With one epoch and
+one minibatch ratios are 1, nothing is clipped, and LOOP is RLOO but for the advantages near 0.
 
 How the defaults differ from the paper:
 1. `trainer.minibatches` is left at the trainer's 1; the paper makes several optimizer steps in each epoch.

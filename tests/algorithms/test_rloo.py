@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from agentrl.cli.describe import options_of
 from agentrl.config import resolve
-from agentrl.settings import Layer, Settings
 from agentrl_loop import LOOP
 from agentrl_rloo import RLOO, leave_one_out
 
@@ -71,16 +70,9 @@ def test_what_is_inherited_is_described_too():
     assert {option.key for option in options if not option.description} == set()
 
 
-def test_loop_suggests_to_the_default_trainer_to_go_over_trajectories_twice():
+def test_loop_suggests_to_any_trainer_to_go_over_trajectories_twice():
     document = {"env": "deepsearch", "algorithm": "loop"}
-    assert resolve(document).trainer.options["epochs"] == 2
+    for trainer in ("torch", "deepspeed"):
+        config = resolve({**document, "trainer": trainer})
+        assert config.trainer.options["epochs"] == 2
     assert resolve(document, sets=["trainer.epochs=1"]).trainer.options["epochs"] == 1
-
-
-def test_another_trainer_is_not_held_to_the_suggestion():
-    layers = [
-        Layer("default", {"trainer": "torch"}),
-        Layer("suggested", LOOP.suggests),
-        Layer("command line", {"trainer": "another"}),
-    ]
-    assert Settings.of(layers).tree() == {"trainer": {"name": "another"}}

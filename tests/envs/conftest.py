@@ -103,7 +103,8 @@ class SmallWorld:
     def close(self) -> None:
         """End what plays and judges."""
         for trial in self._trials.values():
-            trial.communicate()
+            trial.kill()
+            trial.wait()
 
 
 def _calm(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
