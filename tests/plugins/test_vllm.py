@@ -707,7 +707,7 @@ def test_a_run_trains_on_what_vllm_has_sampled(tmp_path: Path, more: dict[str, A
     assert (max(row.get("staleness/max", 0) for row in rows) > 0) == ("staleness" in more)
 
 
-# A run that plays the same few tasks again and again, so that what was read under other weights is read again.
+# A run that plays the same few tasks over and over, so that what was read under other weights is read again.
 FEW_TASKS = """
 import sys
 from agentrl.cli import main
