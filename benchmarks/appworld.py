@@ -1,7 +1,7 @@
 """What does the built-in model learn in AppWorld's small world? The run that the env suggests, over seeds.
 
     agentrl env setup appworld
-    python benchmarks/appworld.py                               # about half an hour a run on two cores
+    python benchmarks/appworld.py                               # a quarter of an hour a run on two cores
     python benchmarks/appworld.py --only ppo --seeds 0
     python benchmarks/appworld.py --report docs/appworld.md     # also writes the table there
 

@@ -110,9 +110,9 @@ class AppWorld(RemoteEnv):
         "tiny_code": {
             # AppWorld's own tasks are beyond it.
             "env.world": "small",
-            "warmup": 5,
-            "warmup_learning_rate": 1e-3,
-            "trainer.learning_rate": 1e-4,
+            "warmup": 6,
+            "warmup_learning_rate": 8e-4,
+            "trainer.learning_rate": 4e-5,
             "trainer.warmup_steps": 5,
             "trainer.schedule": "linear",
             "trainer.betas": (0.9, 0.99),
@@ -121,7 +121,7 @@ class AppWorld(RemoteEnv):
             # Without it, kinds of tasks in which nothing is to be learnt drift away.
             "algorithm.kl": "k2",
             "algorithm.kl_coefficient": 0.02,
-            "steps": 60,
+            "steps": 40,
             "tasks_per_step": 32,
             "group_size": 4,
             "env.errors": 1,
