@@ -4,47 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from whole_runs import agentrl, command, finish, metrics, resume, wait_for_steps, weights
+
 pytest.importorskip("torch", reason="training needs torch")
 
-# Metrics whose numbers depend on the clock and the machine.
-CLOCKED = {"time", "busy", "memory"}
-SMALL = {
-    "tasks_per_step": 2,
-    "group_size": 4,
-    "evaluation.tasks": 4,
-    "checkpoints.every": 2,
-    "threads": 1,
-}
-
-
-def command(folder: Path, *more: str, algo: str = "grpo", **settings: Any) -> list[str]:
-    sets = [part for key, value in {**SMALL, **settings}.items() for part in ("--set", f"{key}={value}")]
-    run = ["run", "--env", "deepsearch", "--algo", algo, "--out", str(folder)]
-    return [sys.executable, "-m", "agentrl", *run, *sets, *more]
-
-
-def finish(words: list[str]) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics of each step that do not depend on the clock."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: row[key] for key in row if key.partition("/")[0] not in CLOCKED} for row in rows]
-
-
-def weights(folder: Path) -> str:
-    return sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+SAVED = {"checkpoints.every": 2}
 
 
 def ignore_interrupts() -> None:
@@ -56,11 +24,7 @@ def start_and_signal(words: list[str], folder: Path, steps: int, number: int) ->
     """Send a signal once so many steps are recorded, and return the exit code."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(words, preexec_fn=ignore_interrupts, **quiet) as process:
-        record = folder / "metrics.jsonl"
-        while process.poll() is None and (
-            not record.exists() or len(record.read_text().splitlines()) < steps
-        ):
-            time.sleep(0.01)
+        wait_for_steps(process, folder, steps)
         process.send_signal(number)
         return process.wait()
 
@@ -68,7 +32,7 @@ def start_and_signal(words: list[str], folder: Path, steps: int, number: int) ->
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "calm"
-    printed = finish(command(folder, "--steps", "5"))
+    printed = finish(command(folder, steps=5, **SAVED)).stdout
     assert "before" in printed
     assert "after" in printed
     return folder
@@ -77,9 +41,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2)), 3])
 def test_a_killed_run_resumes_to_the_same_numbers_and_weights(calm: Path, tmp_path: Path, step: int) -> None:
     folder = tmp_path / "killed"
-    code = start_and_signal(command(folder, "--steps", "5"), folder, step, signal.SIGKILL)
+    code = start_and_signal(command(folder, steps=5, **SAVED), folder, step, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
+    resume(folder)
     assert metrics(folder) == metrics(calm)
     assert weights(folder) == weights(calm)
 
@@ -89,17 +53,19 @@ def test_ctrl_c_saves_what_is_recorded_and_exits_with_130(
     calm: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     folder = tmp_path / "stopped"
-    code = start_and_signal(command(folder, "--steps", "5"), folder, 1, number)
+    code = start_and_signal(command(folder, steps=5, **SAVED), folder, 1, number)
     assert code == 130
     saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert saved[-1] == f"step-{len(metrics(folder)):06d}"
-    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
+    resume(folder)
     assert metrics(folder) == metrics(calm)
     assert weights(folder) == weights(calm)
 
 
 # All that PPO must not lose: critic, optimizers, the critic's warm-up, a curriculum that learns.
-WHOLE = {
+PPO = {
+    **SAVED,
+    "algorithm": "ppo",
     "trainer.minibatches": 2,
     "trainer.epochs": 2,
     "trainer.critic.warmup_updates": 2,
@@ -113,7 +79,7 @@ WHOLE = {
 @pytest.fixture(scope="module")
 def calm_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "ppo"
-    finish(command(folder, "--steps", "5", algo="ppo", **WHOLE))
+    finish(command(folder, steps=5, **PPO))
     return folder
 
 
@@ -122,11 +88,9 @@ def test_a_killed_run_of_ppo_resumes_to_the_same_numbers_and_weights(
     calm_ppo: Path, tmp_path: Path, step: int
 ) -> None:
     folder = tmp_path / "killed"
-    code = start_and_signal(
-        command(folder, "--steps", "5", algo="ppo", **WHOLE), folder, step, signal.SIGKILL
-    )
+    code = start_and_signal(command(folder, steps=5, **PPO), folder, step, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
+    resume(folder)
     assert metrics(folder) == metrics(calm_ppo)
     assert weights(folder) == weights(calm_ppo)
 
@@ -135,7 +99,7 @@ def test_a_run_survives_an_env_that_crashes_hangs_and_returns_garbage(tmp_path: 
     folder = tmp_path / "chaos"
     broken = {"hooks.chaos.crash": 0.1, "hooks.chaos.hang": 0.05, "hooks.chaos.garbage": 0.05}
     times = {"simulator.step_timeout": 0.5, "simulator.reset_timeout": 0.5}
-    finish(command(folder, "--steps", "3", **broken, **times))
+    finish(command(folder, steps=3, **SAVED, **broken, **times))
     failed = [row["failed"] for row in metrics(folder)]
     assert len(failed) == 3
     assert max(failed) > 0
@@ -143,7 +107,7 @@ def test_a_run_survives_an_env_that_crashes_hangs_and_returns_garbage(tmp_path: 
 
 def test_a_warmed_up_run_compares_with_the_model_as_it_came(tmp_path: Path) -> None:
     folder = tmp_path / "warm"
-    finish(command(folder, "--steps", "1", "--warmup", "2"))
+    finish(command(folder, steps=1, warmup=2, **SAVED))
     evaluations = [
         json.loads(line)["step"] for line in (folder / "evaluations.jsonl").read_text().splitlines()
     ]
@@ -153,7 +117,7 @@ def test_a_warmed_up_run_compares_with_the_model_as_it_came(tmp_path: Path) -> N
 def test_a_trained_model_is_evaluated_on_the_test_split(calm: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     words = ["eval", str(calm), "--split", "test", "--tasks", "3", "--repeats", "2", "--out", str(report)]
-    printed = finish([sys.executable, "-m", "agentrl", *words])
+    printed = finish(agentrl(*words)).stdout
     measured = json.loads(report.read_text())["metrics"]
     assert {"success", "pass@1", "pass@2", "pass^2"} <= set(measured)
     assert "success" in printed
@@ -161,15 +125,12 @@ def test_a_trained_model_is_evaluated_on_the_test_split(calm: Path, tmp_path: Pa
 
 def test_repeats_without_chance_are_warned_of(calm: Path) -> None:
     words = ["eval", str(calm), "--tasks", "1", "--repeats", "2", "--temperature", "0"]
-    done = subprocess.run(
-        [sys.executable, "-m", "agentrl", *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "at temperature 0 the 2 episodes of a task differ by the env's chance only" in done.stderr
+    warned = finish(agentrl(*words)).stderr
+    assert "at temperature 0 the 2 episodes of a task differ by the env's chance only" in warned
 
 
 def test_a_second_run_in_the_same_directory_is_refused(calm: Path) -> None:
-    done = subprocess.run(command(calm), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(calm, **SAVED), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--resume" in done.stderr
     assert "Traceback" not in done.stderr
@@ -178,13 +139,17 @@ def test_a_second_run_in_the_same_directory_is_refused(calm: Path) -> None:
 def test_a_reference_and_the_model_s_own_text_fit_a_real_run(tmp_path: Path) -> None:
     """With a KL penalty the trainer keeps a reference; the run directory holds readable trajectories."""
     folder = tmp_path / "reference"
-    finish(command(folder, "--steps", "2", **{"algorithm.kl": "k2", "algorithm.kl_coefficient": 0.01}))
+    penalty = {"algorithm.kl": "k2", "algorithm.kl_coefficient": 0.01}
+    finish(command(folder, steps=2, **SAVED, **penalty))
     assert all("policy/kl" in row for row in metrics(folder))
     assert os.listdir(folder / "trajectories")
 
 
 def test_a_killed_run_with_refills_and_an_adaptive_curriculum_resumes_identically(tmp_path: Path) -> None:
     settings = {
+        **SAVED,
+        "steps": 5,
+        "algorithm": "dapo",
         "refills": 2,
         "curriculum": "harder_first",
         "curriculum.adapt_group_size": True,
@@ -192,13 +157,13 @@ def test_a_killed_run_with_refills_and_an_adaptive_curriculum_resumes_identicall
         "evaluation.every": 2,
     }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(command(whole, "--steps", "5", algo="dapo", **settings))
-    start_and_signal(command(killed, "--steps", "5", algo="dapo", **settings), killed, 3, signal.SIGKILL)
-    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(killed)])
+    finish(command(whole, **settings))
+    start_and_signal(command(killed, **settings), killed, 3, signal.SIGKILL)
+    resume(killed)
     assert metrics(killed) == metrics(whole)
     assert weights(killed) == weights(whole)
     record = "tasks.jsonl"
     assert (killed / record).read_text() == (whole / record).read_text()
     played = [json.loads(line) for line in (whole / record).read_text().splitlines()]
     assert len(played) == sum(row["groups/played"] for row in metrics(whole))
-    assert "most played tasks" in finish([sys.executable, "-m", "agentrl", "tasks", str(whole)])
+    assert "most played tasks" in finish(agentrl("tasks", str(whole))).stdout

@@ -4,38 +4,15 @@ import gzip
 import json
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from whole_runs import command, finish, recorded, resume, wait_for_steps
+
 pytest.importorskip("torch", reason="training needs torch")
 
-SMALL = {
-    "tasks_per_step": 2,
-    "group_size": 4,
-    "evaluation.tasks": 4,
-    "checkpoints.every": 2,
-    "threads": 1,
-}
-
-
-def command(folder: Path, **settings: Any) -> list[str]:
-    sets = [part for key, value in {**SMALL, **settings}.items() for part in ("--set", f"{key}={value}")]
-    run = ["run", "--env", "deepsearch", "--algo", "grpo", "--steps", "5", "--out", str(folder)]
-    return [sys.executable, "-m", "agentrl", *run, *sets]
-
-
-def finish(words: list[str]) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+FIVE_STEPS = {"steps": 5, "checkpoints.every": 2}
 
 
 def versions(folder: Path, step: int) -> set[int]:
@@ -50,9 +27,10 @@ def test_episodes_are_learnt_from_that_older_weights_began_and_no_older_ones_tha
     tmp_path: Path, staleness: int
 ) -> None:
     folder = tmp_path / "run"
-    printed = finish(command(folder, staleness=staleness, **{"hooks.chaos.delay": 0.02}))
+    slow = {"hooks.chaos.delay": 0.02}
+    printed = finish(command(folder, staleness=staleness, **FIVE_STEPS, **slow)).stdout
     assert "algorithm.correction" in printed or "correction: token" in printed
-    rows = metrics(folder)
+    rows = recorded(folder)
     assert len(rows) == 5
     for row in rows:
         lags = {row["step"] - 1 - version for version in versions(folder, row["step"])}
@@ -66,30 +44,28 @@ def test_a_run_that_plays_ahead_can_be_stopped_and_goes_on_from_its_last_checkpo
     tmp_path: Path, number: signal.Signals
 ) -> None:
     folder = tmp_path / "stopped"
-    words = command(folder, staleness=2, **{"hooks.chaos.delay": 0.05, "checkpoints.every": 1})
+    words = command(folder, steps=5, staleness=2, **{"hooks.chaos.delay": 0.05, "checkpoints.every": 1})
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        record = folder / "metrics.jsonl"
-        while process.poll() is None and (not record.exists() or len(record.read_text().splitlines()) < 2):
-            time.sleep(0.01)
+        wait_for_steps(process, folder, 2)
         process.send_signal(number)
         assert process.wait() == (130 if number == signal.SIGINT else -number)
-    recorded = metrics(folder)
+    before = recorded(folder)
     saved = sorted(
         path.name for path in (folder / "checkpoints").iterdir() if not path.name.endswith(".unfinished")
     )
     if number == signal.SIGINT:
-        assert saved[-1] == f"step-{len(recorded):06d}", "the update that was under way is recorded and saved"
-    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)])
-    assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4, 5]
+        assert saved[-1] == f"step-{len(before):06d}", "the update that was under way is recorded and saved"
+    resume(folder)
+    assert [row["step"] for row in recorded(folder)] == [1, 2, 3, 4, 5]
     kept = int(saved[-1].removeprefix("step-"))
-    assert metrics(folder)[:kept] == recorded[:kept]
+    assert recorded(folder)[:kept] == before[:kept]
 
 
 def test_an_episode_that_takes_far_longer_than_the_others_is_cut_off_and_counted(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     chaos = {"hooks.chaos.hang": 0.05, "simulator.reset_timeout": 5, "simulator.step_timeout": 5}
-    finish(command(folder, **chaos, **{"simulator.cut_off": 3, "group_size": 8}))
-    rows = metrics(folder)
+    finish(command(folder, group_size=8, **FIVE_STEPS, **chaos, **{"simulator.cut_off": 3}))
+    rows = recorded(folder)
     assert sum(row["cut_off"] for row in rows) > 0
     assert all(row["cut_off"] <= row["failed"] for row in rows)
     with gzip.open(folder / "trajectories" / "step-000001.jsonl.gz", "rt", encoding="utf-8") as lines:

@@ -3,56 +3,33 @@
 import json
 import resource
 import subprocess
-import sys
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from whole_runs import command, finish, metrics, recorded, resume, weights
+
 pytest.importorskip("torch", reason="training needs torch")
 
-CLOCKED = {"time", "busy", "memory"}
-SMALL = {"tasks_per_step": 2, "group_size": 2, "evaluation.tasks": 2, "threads": 1}
-
-
-def command(folder: Path, algo: str = "grpo", **settings: Any) -> list[str]:
-    sets = [part for key, value in {**SMALL, **settings}.items() for part in ("--set", f"{key}={value}")]
-    run = ["run", "--env", "deepsearch", "--algo", algo, "--steps", "2", "--out", str(folder)]
-    return [sys.executable, "-m", "agentrl", *run, *sets]
-
-
-def finish(words: list[str]) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: row[key] for key in row if key.partition("/")[0] not in CLOCKED} for row in rows]
-
-
-def weights(folder: Path) -> str:
-    return sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+SMALLER = {"steps": 2, "group_size": 2, "evaluation.tasks": 2}
 
 
 @pytest.mark.parametrize("algo", ["grpo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_a_probe_changes_no_bit_of_a_run(tmp_path: Path, algo: str) -> None:
-    finish(command(tmp_path / "without", algo))
-    printed = finish(command(tmp_path / "with", algo, probe="true"))
-    assert "probe: memory for episodes of" in printed
-    assert "an update of" in printed
-    assert "trainer.micro_batch_tokens=" in printed
+    finish(command(tmp_path / "without", algorithm=algo, **SMALLER))
+    probed = finish(command(tmp_path / "with", algorithm=algo, probe="true", **SMALLER))
+    assert "probe: memory for episodes of" in probed.stdout
+    assert "an update of" in probed.stderr
+    assert "trainer.micro_batch_tokens=" in probed.stderr
     assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
     assert weights(tmp_path / "with") == weights(tmp_path / "without")
 
 
 def test_a_run_tells_how_busy_its_parts_were(tmp_path: Path) -> None:
-    printed = finish(command(tmp_path / "run", **{"hooks.chaos.delay": 0.05}))
+    slow = {"hooks.chaos.delay": 0.05}
+    printed = finish(command(tmp_path / "run", **SMALLER, **slow)).stdout
     assert "busy: engine " in printed
-    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for row in recorded(tmp_path / "run"):
         assert 0 < row["busy/envs"] <= 1
         assert 0 < row["busy/engine"] <= 1
         assert 0 < row["busy/trainer"] <= 1
@@ -69,7 +46,7 @@ def starve() -> None:
 @pytest.mark.slow
 def test_a_run_with_too_little_memory_says_what_helps_and_goes_on_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    much = {"probe": "true", "trainer.micro_batch_tokens": 400_000, "group_size": 1024}
+    much = {**SMALLER, "probe": "true", "trainer.micro_batch_tokens": 400_000, "group_size": 1024}
     words = command(folder, **much)
     refused = subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=starve)
     assert refused.returncode == 1
@@ -77,8 +54,6 @@ def test_a_run_with_too_little_memory_says_what_helps_and_goes_on_with_it(tmp_pa
     assert "trainer.micro_batch_tokens" in refused.stderr
     assert "episodes of 384 tokens: if they never get that long, episode_tokens says so" in refused.stderr
     assert "Traceback" not in refused.stderr
-    less = [
-        "--set", "trainer.micro_batch_tokens=8192", "--set", "probe=false", "--set", "steps=0",
-    ]  # fmt: skip
-    finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder), *less])
+    less = {"trainer.micro_batch_tokens": 8192, "probe": "false", "steps": 0}
+    resume(folder, **less)
     assert (folder / "summary.json").exists()

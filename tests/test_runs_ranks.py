@@ -1,19 +1,18 @@
 """Whole runs whose trainer has ranks: audited, killed, interrupted, resumed, compared with one process."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from whole_runs import command, finish, metrics, resume, wait_for_steps, weights
 
 pytest.importorskip("torch", reason="training needs torch")
 pytestmark = [
@@ -27,14 +26,9 @@ TRAINERS = [
 ]
 NAMES = ["fsdp", "zero-3"]
 every_trainer = pytest.mark.parametrize("trainer", TRAINERS, ids=NAMES)
-# Metrics whose numbers depend on the clock and the machine.
-CLOCKED = {"time", "busy", "memory"}
-SMALL = {
-    "tasks_per_step": 2,
-    "group_size": 4,
-    "evaluation.tasks": 4,
+PPO = {
+    "algorithm": "ppo",
     "checkpoints.every": 1,
-    "threads": 1,
     "warmup": 2,
     "simulator.max_turns": 2,
     "simulator.max_new_tokens": 64,
@@ -52,29 +46,11 @@ class Calm:
     folder: Path
 
 
-def command(folder: Path, steps: int, settings: dict[str, Any]) -> list[str]:
-    if settings.get("trainer") == "deepspeed" and not find_spec("deepspeed"):
+def ppo(folder: Path, steps: int, trainer: dict[str, Any]) -> list[str]:
+    """Return the command for a run, where there is what its trainer needs."""
+    if trainer.get("trainer") == "deepspeed" and not find_spec("deepspeed"):
         pytest.skip("install agentrl's extra 'deepspeed'")
-    sets = [part for key, value in {**SMALL, **settings}.items() for part in ("--set", f"{key}={value}")]
-    run = ["run", "--env", "deepsearch", "--algo", "ppo", "--out", str(folder), "--steps", str(steps)]
-    return [sys.executable, "-m", "agentrl", *run, *sets]
-
-
-def resume(folder: Path) -> None:
-    words = [sys.executable, "-m", "agentrl", "run", "--resume", str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics of each step that do not depend on the clock."""
-    path = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [{key: row[key] for key in row if key.partition("/")[0] not in CLOCKED} for row in rows]
-
-
-def weights(folder: Path) -> str:
-    return sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+    return command(folder, steps=steps, **PPO, **trainer)
 
 
 def ranks_of(run: int) -> list[int]:
@@ -97,8 +73,7 @@ def interfere(
     """Do something to a run and its ranks after so many steps; return its exit code and what it said."""
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(words, **pipes) as process:
-        while process.poll() is None and len(metrics(folder)) < steps:
-            time.sleep(0.01)
+        wait_for_steps(process, folder, steps)
         ranks = ranks_of(process.pid)
         assert len(ranks) == 2
         act(process.pid, ranks)
@@ -114,8 +89,7 @@ def interfere(
 def calm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Calm:
     """Return a run that nobody interferes with."""
     folder = tmp_path_factory.mktemp("calm") / "run"
-    done = subprocess.run(command(folder, 3, request.param), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    finish(ppo(folder, 3, request.param))
     return Calm(request.param, folder)
 
 
@@ -123,7 +97,7 @@ def calm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_runs_with_ranks_keep_the_audit_and_resume_to_the_bit(tmp_path: Path, calm: Calm) -> None:
     trainer, whole, killed = calm.trainer, calm.folder, tmp_path / "killed"
     assert max(row["audit/max_logprob_difference"] for row in metrics(whole)) < 1e-3
-    code, _ = interfere(command(killed, 3, trainer), killed, 1, lambda run, _: os.kill(run, signal.SIGKILL))
+    code, _ = interfere(ppo(killed, 3, trainer), killed, 1, lambda run, _: os.kill(run, signal.SIGKILL))
     assert code == -signal.SIGKILL
     resume(killed)
     assert metrics(killed) == metrics(whole)
@@ -135,8 +109,8 @@ def test_a_run_whose_rank_is_killed_says_so_in_one_sentence_and_resumes_to_the_b
     tmp_path: Path, calm: Calm
 ) -> None:
     folder = tmp_path / "run"
-    words = command(folder, 3, calm.trainer)
-    code, said = interfere(words, folder, 1, lambda _, ranks: os.kill(ranks[1], signal.SIGKILL))
+    line = ppo(folder, 3, calm.trainer)
+    code, said = interfere(line, folder, 1, lambda _, ranks: os.kill(ranks[1], signal.SIGKILL))
     assert code == 1
     assert "rank 1 was killed by signal 9; --resume goes on from the last checkpoint" in " ".join(
         said.split()
@@ -158,7 +132,7 @@ def test_ctrl_c_reaches_a_run_with_all_its_ranks_and_leaves_none(
         for number in (run, *ranks):  # as a terminal does
             os.kill(number, signal.SIGINT)
 
-    code, _ = interfere(command(folder, 3, trainer), folder, 1, press)
+    code, _ = interfere(ppo(folder, 3, trainer), folder, 1, press)
     assert code == 130
     saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert saved[-1] == f"step-{len(metrics(folder)):06d}"
@@ -169,9 +143,7 @@ def test_a_run_with_ranks_learns_what_one_in_one_process_learns(tmp_path: Path) 
     found = []
     for ranks in (1, 2):
         folder = tmp_path / f"{ranks}"
-        words = command(folder, 2, {"trainer.ranks": ranks})
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        finish(ppo(folder, 2, {"trainer.ranks": ranks}))
         found.append(metrics(folder)[0])
     names = ["trainer/loss", "trainer/grad_norm", "critic/grad_norm", "policy/entropy", "policy/kl_old"]
     assert [found[1][n] for n in names] == pytest.approx([found[0][n] for n in names], rel=1e-3, abs=1e-6)

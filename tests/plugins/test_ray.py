@@ -1,12 +1,10 @@
 """The runtime `ray` on real Ray: a cluster of two nodes on this machine, whose actors and nodes die."""
 
 import asyncio
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +22,7 @@ from agentrl.plugins import make
 from agentrl.runtime import Plan, Program
 from agentrl.types import Group, Segment, Span, Task, Trajectory
 from agentrl_ray import RayRuntime
+from whole_runs import command, finish, metrics, resume, wait_for_steps
 
 ray = pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -332,36 +331,13 @@ def test_an_error_of_an_env_on_another_node_is_what_it_would_be_here(cluster: An
 
 # Whole runs
 
-SMALL = {
-    "tasks_per_step": 2,
-    "group_size": 4,
-    "evaluation.tasks": 4,
-    "threads": 1,
-    "simulator.workers": 2,
-    "trainer.ranks": 2,
-}
+RANKED = {"simulator.workers": 2, "trainer.ranks": 2}
 
 
-def command(folder: Path, **more: Any) -> list[str]:
-    """Return the command that trains for two steps."""
-    sets = [part for key, value in {**SMALL, **more}.items() for part in ("--set", f"{key}={value}")]
-    words = ["run", "--env", "deepsearch", "--steps", "2", "--out", str(folder), *sets]
-    return [sys.executable, "-m", "agentrl", *words]
-
-
-def finish(words: list[str], folder: Path) -> list[dict[str, float]]:
-    """See a command through, and return the metrics that do not depend on the clock."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def train(folder: Path, **settings: Any) -> list[dict[str, Any]]:
+    """See a run through, and return its metrics."""
+    finish(command(folder, **RANKED, **settings))
     return metrics(folder)
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics so far that do not depend on the clock."""
-    path = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    clocked = ("time/", "busy/", "memory/")
-    return [{key: value for key, value in row.items() if not key.startswith(clocked)} for row in rows]
 
 
 def on_nodes(cluster: Any) -> dict[str, Any]:
@@ -369,8 +345,8 @@ def on_nodes(cluster: Any) -> dict[str, Any]:
 
 
 def test_a_run_on_two_nodes_has_the_numbers_of_one_on_this_machine(cluster: Any, tmp_path: Path) -> None:
-    here = finish(command(tmp_path / "here"), tmp_path / "here")
-    there = finish(command(tmp_path / "there", **on_nodes(cluster)), tmp_path / "there")
+    here = train(tmp_path / "here", steps=2)
+    there = train(tmp_path / "there", steps=2, **on_nodes(cluster))
     assert_alike(here, there)
 
 
@@ -388,11 +364,11 @@ def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_pat
     second = cluster.add_node(**NODE)
     try:
         sets = {**on_nodes(cluster), "checkpoints.every": 1, "steps": 4}
-        calm = finish(command(tmp_path / "calm", **sets), tmp_path / "calm")
+        calm = train(tmp_path / "calm", **sets)
         folder = tmp_path / "hit"
-        with subprocess.Popen(command(folder, **sets), stderr=subprocess.PIPE, text=True) as process:
-            while process.poll() is None and not metrics(folder):
-                time.sleep(0.05)
+        line = command(folder, **RANKED, **sets)
+        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+            wait_for_steps(process, folder, 1)
             cluster.remove_node(second, allow_graceful=False)
             _, said = process.communicate()
         assert process.returncode == 1, said
@@ -400,7 +376,7 @@ def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_pat
         assert "Traceback" not in said
         assert len(metrics(folder)) < len(calm)
         cluster.add_node(**NODE)
-        resumed = finish([sys.executable, "-m", "agentrl", "run", "--resume", str(folder)], folder)
-        assert_alike(resumed, calm)
+        resume(folder)
+        assert_alike(metrics(folder), calm)
     finally:
         cluster.shutdown()

@@ -1,18 +1,10 @@
 """The engine on real vLLM, against transformers' plain forward."""
 
 import asyncio
-import gzip
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +21,14 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from agentrl.cli import main
 from agentrl.errors import AgentRLError, UsageError
-from agentrl.interfaces import Resources, Weights
+from agentrl.interfaces import Resources
 from agentrl.types import Completion, Sampling
 from agentrl_tiny import Tiny
 from agentrl_vllm import VLLMEngine
 from agentrl_vllm.backend import Backend
-from agentrl_vllm.links import ProcessLink, ThreadLink
-from agentrl_vllm.messages import Load, Message
+from agentrl_vllm.links import ProcessLink
+from meetings import weights_come_after
 
 VOCAB = 300
 END = 1
@@ -300,39 +291,6 @@ def test_a_cache_that_is_left_stale_would_be_noticed(
         patch.setattr(Backend, "forget", lambda self: None)
         asyncio.run(engine.load_weights(other.state_dict(), 1))
     assert furthest(other, ids, ask(engine, ids, max_tokens=20)) > 1e-2
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Weights that meet requests in work, whatever the clock says: when it is `reached` they are due."""
-
-    reached: threading.Event = field(default_factory=threading.Event)
-    sent: threading.Event = field(default_factory=threading.Event)
-
-    async def at(self, event: threading.Event) -> None:
-        """Wait for `reached`, or until the weights are `sent`."""
-        assert await asyncio.to_thread(event.wait, 60)
-
-
-def weights_come_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> Meeting:
-    """Let vLLM wait for new weights after so many steps."""
-    meeting, counted = Meeting(), count()
-    step, post = Backend.step, ThreadLink.post
-
-    def count_step(self: Backend) -> Any:
-        if next(counted) == steps:
-            meeting.reached.set()
-            meeting.sent.wait(60)
-        return step(self)
-
-    def note_load(self: ThreadLink, message: Message) -> None:
-        post(self, message)
-        if isinstance(message, Load):
-            meeting.sent.set()
-
-    monkeypatch.setattr(Backend, "step", count_step)
-    monkeypatch.setattr(ThreadLink, "post", note_load)
-    return meeting
 
 
 def test_weights_wait_for_requests_in_work_and_later_requests_wait_for_them(
@@ -661,146 +619,3 @@ def test_a_process_that_dies_too_often_is_one_clear_error(qwen: Path) -> None:
     asyncio.run(engine.close())
     assert not Path(f"/proc/{pid}").exists()
     assert len(shared_files()) <= 1
-
-
-# A whole run
-
-
-SMALL = {
-    "tasks_per_step": 2,
-    "group_size": 4,
-    "evaluation.tasks": 4,
-    "threads": 1,
-    "steps": 2,
-    "engine.kv_cache_gb": 0.25,
-}
-
-
-def run_words(folder: Path, more: dict[str, Any]) -> list[str]:
-    sets = [part for key, value in {**SMALL, **more}.items() for part in ("--set", f"{key}={value}")]
-    return ["run", "--env", "deepsearch", "--engine", "vllm", "--out", str(folder), *sets]
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"engine.engines": 0},
-        {"engine.engines": 1},
-        {"engine.engines": 1, "engine.in_flight": "keep", "staleness": 2, "steps": 4},
-    ],
-)
-def test_a_run_trains_on_what_vllm_has_sampled(tmp_path: Path, more: dict[str, Any]) -> None:
-    command = [sys.executable, "-m", "agentrl", *run_words(tmp_path / "run", more)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = metrics(tmp_path / "run")
-    assert len(rows) == {**SMALL, **more}["steps"]
-    # What older weights sampled is not compared.
-    compared = [row.get("audit/max_logprob_difference") for row in rows]
-    assert compared[0] is not None
-    assert all(each is None or each < 1e-3 for each in compared)
-    assert None not in compared or "staleness" in more
-    assert (max(row.get("staleness/max", 0) for row in rows) > 0) == ("staleness" in more)
-
-
-# A run that plays the same few tasks over and over, so that what was read under other weights is read again.
-FEW_TASKS = """
-import sys
-from agentrl.cli import main
-from agentrl_deepsearch import DeepSearch
-from agentrl_vllm.backend import Backend
-
-tasks = DeepSearch.tasks
-DeepSearch.tasks = lambda self, split: tasks(self, split)[:4]
-if sys.argv[1] == "stale":
-    Backend.forget = lambda self: None
-main(sys.argv[2:])
-"""
-
-
-@pytest.mark.parametrize("cache", ["fresh", "stale"])
-def test_the_audit_stops_a_run_whose_cache_is_left_stale(tmp_path: Path, cache: str) -> None:
-    more = {"engine.engines": 0, "tasks_per_step": 4, "trainer.learning_rate": 3e-3}
-    command = [sys.executable, "-c", FEW_TASKS, cache, *run_words(tmp_path / "run", more)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    rows = metrics(tmp_path / "run")
-    stopped = cache == "stale"
-    assert (done.returncode, len(rows)) == ((1, 1) if stopped else (0, 2)), done.stdout + done.stderr
-    assert all(row["audit/max_logprob_difference"] < 1e-3 for row in rows)
-    assert ("trainer.audit_threshold" in done.stderr) == stopped
-
-
-def vllm_of(run: int) -> int:
-    """Return the process of a run's only vLLM, which is the run's child."""
-    for children in Path(f"/proc/{run}/task").glob("*/children"):
-        for child in children.read_text().split():
-            if b"agentrl_vllm" in Path("/proc", child, "cmdline").read_bytes():
-                return int(child)
-    raise AssertionError(f"{run} has no vLLM")
-
-
-def test_a_run_whose_vllm_is_killed_has_the_numbers_of_a_calm_one(tmp_path: Path) -> None:
-    more = {"engine.engines": 1, "steps": 4}
-    calm, killed = (
-        [sys.executable, "-m", "agentrl", *run_words(tmp_path / name, more)] for name in ("calm", "killed")
-    )
-    done = subprocess.run(calm, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    recorded = tmp_path / "killed" / "metrics.jsonl"
-    with subprocess.Popen(killed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        while process.poll() is None and not (recorded.exists() and len(metrics(recorded.parent)) > 0):
-            time.sleep(0.01)
-        victim = vllm_of(process.pid)
-        os.kill(victim, signal.SIGKILL)
-        said, _ = process.communicate()
-    assert process.returncode == 0, said
-    assert "was killed by signal 9" in said
-    names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
-    for left, right in zip(metrics(tmp_path / "calm"), metrics(tmp_path / "killed"), strict=True):
-        assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-3)
-
-
-def weights_meet_the_second_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold its requests back until the first weights are due, and these until vLLM works on its requests."""
-    due = asyncio.Event()
-    generate, load = VLLMEngine.generate, VLLMEngine.load_weights
-
-    async def generate_when_due(
-        self: VLLMEngine, token_ids: list[int], sampling: Sampling, session: str
-    ) -> Completion:
-        if session.startswith("update 000002"):
-            await due.wait()
-        return await generate(self, token_ids, sampling, session)
-
-    async def load_in_their_midst(self: VLLMEngine, weights: Weights, version: int) -> None:
-        if version == 1:
-            meeting = weights_come_after(2, monkeypatch)
-            due.set()
-            await meeting.at(meeting.reached)
-        await load(self, weights, version)
-
-    monkeypatch.setattr(VLLMEngine, "generate", generate_when_due)
-    monkeypatch.setattr(VLLMEngine, "load_weights", load_in_their_midst)
-
-
-def test_a_run_learns_from_turns_that_two_versions_have_sampled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights_meet_the_second_update(monkeypatch)
-    with pytest.raises(SystemExit) as ended:
-        main(run_words(tmp_path / "run", {"engine.in_flight": "recompute", "staleness": 1}))
-    assert ended.value.code == 0
-    second = metrics(tmp_path / "run")[1]
-    assert second["staleness/max"] == 1
-    # These are the tokens of the newest weights, wherever they begin.
-    assert second["audit/max_logprob_difference"] < 1e-3
-    played = gzip.decompress((tmp_path / "run" / "trajectories" / "step-000002.jsonl.gz").read_bytes())
-    segments = [segment for line in played.splitlines() for segment in json.loads(line)["segments"]]
-    first_turns = [
-        [span["version"] for span in segment["spans"] if span["turn"] == 0] for segment in segments
-    ]
-    assert [0, 1] in first_turns
