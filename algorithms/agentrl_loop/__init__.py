@@ -3,7 +3,7 @@
 Chen et al. 2025, Reinforcement Learning for Long-Horizon Interactive LLM Agents, arXiv:2502.01600 (leave-one-
 out proximal policy optimisation), in the form that served them best on AppWorld: ratio and clip are per
 token. Advantages are those of RLOO, with neither standard deviation nor critic; those that are nearly 0 are
-dropped; the ratio is clipped to [1 / (1 + .1), 1 + .1]; there is no KL penalty.
+dropped; the ratio is clipped to [1 / (1 + .1), 1 + .1]; by default there is no KL penalty.
 
 It suggests `trainer.epochs` 2, as in the paper, to every trainer that has such an option. With one epoch and
 one minibatch ratios are 1, nothing is clipped, and LOOP is RLOO but for the advantages near 0.

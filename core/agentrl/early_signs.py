@@ -2,7 +2,8 @@
 
 A reward that rises while held-out success does not is the earliest sign that the model learns to please the
 reward, or knows its training tasks by heart. `evaluation.audit` names the metrics that have to go along:
-success, and perhaps rewards of weight 0, which are not learnt from.
+success, and perhaps rewards of weight 0, which are not learnt from. A reward that is the same for all
+teaches nothing at all, which is told, too.
 """
 
 import math
@@ -16,8 +17,10 @@ from agentrl.errors import UsageError
 from agentrl.evaluation import Evaluation
 from agentrl.options import suggestion
 from agentrl.statistics import Estimate, highest_rise
+from agentrl.types import Group
 
-# Over how many updates at either end the reward of training is averaged, at most.
+# Over how many updates at either end the reward of training is averaged, at most; and how many that were all
+# alike are worth a word.
 UPDATES = 10
 
 
@@ -123,6 +126,34 @@ class EarlySigns:
                 self.warn(str(each))
         self._told.clear()
         self._told.update(each.metric for each in parted)
+
+
+@dataclass(slots=True)
+class FlatRewards:
+    """Says when in `UPDATES` updates on end every trajectory got the same reward.
+
+    A reward that does not fit the env, or tasks that are far too hard, look like that, and nothing else would
+    tell: such a run goes on to its end and learns nothing.
+    """
+
+    warn: Callable[[str], None]
+    _same: float | None = None
+    _updates: int = 0
+
+    def look(self, groups: Sequence[Group]) -> None:
+        """Look at the groups of an update."""
+        found = {t.reward for group in groups for t in group.trajectories if not t.failed}
+        same = found.pop() if len(found) == 1 else None
+        self._updates = (
+            self._updates + 1 if same is not None and same == self._same else int(same is not None)
+        )
+        self._same = same
+        if self._updates == UPDATES:
+            self.warn(
+                f"in the last {UPDATES} updates every trajectory had the same reward, {same:g}, so there was "
+                "nothing to learn from: look at trajectories/ whether the reward fits what the agent "
+                "does, and whether the tasks can be solved at all"
+            )
 
 
 def rewards_between(rows: Iterable[Mapping[str, Any]], after: int, until: int) -> list[float]:

@@ -44,7 +44,8 @@ class Plugin:
     """What all kinds share.
 
     `suggests` are defaults for the rest of the run configuration, by dotted key, for example
-    `{"agent": "search", "simulator.max_turns": 6}`. What the user sets wins.
+    `{"agent": "search", "simulator.max_turns": 6}`; only envs, algorithms, models, agents and trainers
+    make any. What the user sets wins.
     `checked_with` are arguments for its check in `agentrl.testing`, for example `{"seconds": 120.0}`.
     """
 

@@ -15,7 +15,7 @@ from agentrl.ahead import Ahead
 from agentrl.collection import Collection, Collector
 from agentrl.config import RunConfig
 from agentrl.display import Display
-from agentrl.early_signs import EarlySigns
+from agentrl.early_signs import EarlySigns, FlatRewards
 from agentrl.evaluation import evaluate
 from agentrl.hooks import Hooks
 from agentrl.interfaces import Algorithm, Curriculum, Engine, Trainer
@@ -81,6 +81,7 @@ class Loop:
         self._consistent = True
         self._audited = self._failed = False
         self._signs = EarlySigns(config, display.warn)
+        self._flat = FlatRewards(display.warn)
         collector = Collector(
             parts.curriculum,
             parts.simulator,
@@ -213,6 +214,7 @@ class Loop:
         """Show the step."""
         self._show_audit(metrics)
         self._show_failures(groups)
+        self._flat.look(groups)
         self._display.step(step, self._config.steps, metrics)
         self._parts.hooks.step_finished(step, metrics)
 

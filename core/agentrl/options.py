@@ -4,6 +4,7 @@ One sentence: the key as the user would write it, and either the nearest key tha
 has to be.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import UnionType
@@ -79,13 +80,24 @@ def describe(
     for detail in error.errors(include_url=False):
         found.setdefault(_dotted(detail, model, prefix), []).append(detail)
     return "; ".join(
-        _sentence(key, details, model, owner, prefix) + _place(source(key)) for key, details in found.items()
+        _sentence(key, details, model, owner, prefix) + _origin(key, details[0], source)
+        for key, details in found.items()
     )
 
 
-def _place(source: str) -> str:
-    """Return who set a key, where the user cannot see it on the command line."""
-    return "" if source in {"", "default", "command line", "--set"} else f" ({source})"
+def _origin(key: str, detail: ErrorDetails, source: Callable[[str], str]) -> str:
+    """Return who set what is wrong, where the user cannot see it on the command line."""
+    if detail["type"] != "value_error" or not isinstance(detail["input"], Mapping):
+        return f" ({source(key)})" if _hidden(source(key)) else ""
+    # Options that do not go together: those that the message names.
+    words = set(re.findall(r"\w+", detail["msg"]))
+    named = {name: source(join(key, name)) for name in detail["input"] if name in words}
+    told = [f"{join(key, name)!r}: {who}" for name, who in named.items() if _hidden(who)]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _hidden(source: str) -> bool:
+    return source not in {"", "default", "command line", "--set"}
 
 
 def nearest(name: str, names: Iterable[str], likeness: float = 0.6) -> str | None:

@@ -42,6 +42,7 @@ from agentrl.runtime import Runtime
 __all__ = [
     "BASES",
     "HOOK",
+    "SUGGESTING",
     "PluginInfo",
     "disabled_names",
     "find_plugin",
@@ -67,6 +68,10 @@ BASES: Mapping[str, type[Plugin]] = {
     "model": Model,
     "runtime": Runtime,
 }
+
+
+# The kinds whose suggestions count; where two suggest the same, the later one wins.
+SUGGESTING = ("env", "algorithm", "model", "agent", "trainer")
 
 
 class _Driver(DriverManager):
@@ -170,6 +175,8 @@ def _not_a(base: type[Plugin], plugin: Any) -> str | None:
         return f"does not define {', '.join(sorted(getattr(plugin, '__abstractmethods__', ())))}"
     if not (isinstance(plugin.Config, type) and issubclass(plugin.Config, BaseModel)):
         return "has a Config that is not a subclass of agentrl.PluginConfig"
+    if plugin.suggests and base not in {BASES[kind] for kind in SUGGESTING}:
+        return f"has suggestions, which nobody would hear: only these kinds make any: {', '.join(SUGGESTING)}"
     return None
 
 

@@ -3,6 +3,7 @@
 Kept apart from `config`, which only says what can be set.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,9 @@ from agentrl.files import has_tokenizer
 from agentrl.hooks import hook_config
 from agentrl.interfaces import Plugin
 from agentrl.options import check_options, describe, nearest, suggestion
-from agentrl.plugins import HOOK, import_plugin, load, option_prefix
-from agentrl.settings import CHOICES, Layer, Settings, parse_sets
+from agentrl.plugins import HOOK, SUGGESTING, import_plugin, load, option_prefix
+from agentrl.settings import CHOICES, Key, Layer, Settings, parse_sets
 
-# Whose suggestions count; where two suggest the same, the later one wins.
-_SUGGESTING = ("env", "algorithm", "model", "agent", "trainer")
 # What may change when a run is resumed: nothing that says what is learnt, only how and for how long.
 _RESUMABLE = (
     "steps",
@@ -49,17 +48,33 @@ _RESUMABLE = (
 )
 
 
+_NOT_SET = "not set"
+
+_log = logging.getLogger(__name__)
+
+
 def resolve(
     document: Mapping[str, Any], flags: Mapping[str, Any], sets: Sequence[str], source: str
 ) -> RunConfig:
     """Return the complete configuration (see `config.resolve`)."""
-    said = [Layer(source, document), Layer("command line", flags), *parse_sets(sets)]
+    said = [Layer.of(source, document), Layer.of("command line", flags), *parse_sets(sets)]
     defaults = _defaults()
     _check(Settings.of([defaults, *said]))
     settings = _with_suggestions(defaults, said)
     config = _complete(_check(settings), settings)
     config._sources.update({key: who for key, who in settings.sources().items() if who != "default"})
+    _tell_unused(said, settings)
     return config
+
+
+def _tell_unused(said: Sequence[Layer], settings: Settings) -> None:
+    """Say whose options, though somebody wrote them, count for nothing."""
+    unused = "the options of the %s %r in %s are not used, since %r is chosen"
+    for layer in said:
+        for kind, name in layer.names().items():
+            has_options = any(key[0] == kind and key[1:] != ("name",) for key, _ in layer.entries)
+            if has_options and name != settings.name(kind):
+                _log.warning(unused, kind, name, layer.source, settings.name(kind))
 
 
 def check_resumable(old: RunConfig, new: RunConfig) -> None:
@@ -69,11 +84,13 @@ def check_resumable(old: RunConfig, new: RunConfig) -> None:
         UsageError: something differs that a run cannot change on its way.
     """
     before, now = _flat(old.to_document()), _flat(new.to_document())
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key) and not key.startswith(_RESUMABLE):
+    names = {f"{kind}.name" for kind in CHOICES}
+    for key in sorted({*before, *now}, key=lambda key: (key not in names, key)):
+        if before.get(key, _NOT_SET) != now.get(key, _NOT_SET) and not key.startswith(_RESUMABLE):
+            was, becomes = (repr(each[key]) if key in each else _NOT_SET for each in (before, now))
             raise UsageError(
-                f"a resumed run goes on as it began: {key!r} was {before.get(key)!r} and cannot become "
-                f"{now.get(key)!r}; start a new run for that (what may change: {', '.join(_RESUMABLE)})"
+                f"a resumed run goes on as it began: {key!r} was {was} and cannot become "
+                f"{becomes}; start a new run for that (what may change: {', '.join(_RESUMABLE)})"
             )
 
 
@@ -89,57 +106,61 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _defaults() -> Layer:
     chosen = {name: RunConfig.model_fields[name].default for name in CHOICES}
-    return Layer("default", {name: each.name for name, each in chosen.items() if isinstance(each, Choice)})
+    return Layer.of("default", {name: each.name for name, each in chosen.items() if isinstance(each, Choice)})
 
 
 def _with_suggestions(defaults: Layer, said: Sequence[Layer]) -> Settings:
     """Return the settings with what the chosen plugins suggest between defaults and what was said."""
     suggested: list[Layer] = []
     asked: dict[str, str] = {}
-    for kind in _SUGGESTING:
+    for kind in SUGGESTING:
         name = Settings.of([defaults, *suggested, *said]).name(kind)
         if name is not None and (kind != "model" or name in plugins.names("model")):
             asked[kind] = name
-            suggested.append(Layer(f"suggested by {kind} {name!r}", load(kind, name).suggests))
+            suggested.append(Layer.of(f"suggested by {kind} {name!r}", load(kind, name).suggests))
     if {"env", "model"} <= asked.keys():
         who = f"suggested by env {asked['env']!r} for model {asked['model']!r}"
-        suggested.append(Layer(who, load("env", asked["env"]).suggests_with.get(asked["model"], {})))
+        suggested.append(Layer.of(who, load("env", asked["env"]).suggests_with.get(asked["model"], {})))
     settings = Settings.of([defaults, *suggested, *said])
     if "algorithm" in asked:
         suggested.append(_for_staleness(settings, load("algorithm", asked["algorithm"])))
     for kind, name in asked.items():
         if settings.name(kind) != name:
             raise PluginError(f"{settings.source(f'{kind}.name')}: comes too late to choose the {kind}")
-    fitting = [_fitting(layer, defaults, settings) for layer in suggested]
+    meant = Settings.of([defaults, *suggested])
+    fitting = [_fitting(layer, (Settings.of([defaults]), meant), settings) for layer in suggested]
     return Settings.of([defaults, *fitting, *said])
 
 
-def _fitting(layer: Layer, defaults: Layer, settings: Settings) -> Layer:
+def _fitting(layer: Layer, meant: Sequence[Settings], settings: Settings) -> Layer:
     """Return suggestions without those that are for whoever is chosen and that who is chosen cannot take.
 
-    Suggestions for the default plugin all stay: what that does not have is a mistake, to be told of.
+    What none of those who may have been `meant` can take either is a mistake: it stays, to be told of.
     """
 
-    def fits(dotted: str) -> bool:
-        kind, _, option = dotted.partition(".")
-        name = settings.name(kind)
-        for_whoever = kind in defaults.values and bool(option) and kind not in layer.names()
-        return not for_whoever or name in (None, defaults.values[kind]) or _accepts(kind, str(name), option)
+    def misses(key: Key) -> bool:
+        kind = key[0]
+        if kind not in CHOICES or kind == "env" or kind in layer.names():
+            return False
+        chosen, others = settings.name(kind), [each.name(kind) for each in meant]
+        return not _accepts(kind, chosen, key[1]) and any(
+            _accepts(kind, name, key[1]) for name in others if name
+        )
 
-    return Layer(layer.source, {dotted: value for dotted, value in layer.values.items() if fits(dotted)})
+    return layer.without({key for key, _ in layer.entries if misses(key)})
 
 
-def _accepts(kind: str, name: str, option: str) -> bool:
-    """Return whether a plugin has an option; a model that is none has no options."""
-    if kind == "model" and name not in plugins.names("model"):
+def _accepts(kind: str, name: str | None, option: str) -> bool:
+    """Return whether a plugin has an option; a model that is none has no options, nor has nobody."""
+    if name is None or (kind == "model" and name not in plugins.names("model")):
         return False
-    return option.partition(".")[0] in load(kind, name).Config.model_fields
+    return option in load(kind, name).Config.model_fields
 
 
 def _for_staleness(settings: Settings, algorithm: type[Plugin]) -> Layer:
     """Return what episodes of older weights ask for: that tokens count by how likely they are now."""
     stale = settings.tree().get("staleness") and "correction" in algorithm.Config.model_fields
-    return Layer("suggested for staleness", {"algorithm.correction": "token"} if stale else {})
+    return Layer.of("suggested for staleness", {"algorithm.correction": "token"} if stale else {})
 
 
 def _check(settings: Settings) -> RunConfig:
@@ -193,11 +214,23 @@ def _complete(config: RunConfig, settings: Settings) -> RunConfig:
         raise UsageError(
             "no reward is chosen, and the env suggests none; add --reward, such as --reward success"
         )
+    _refuse_unchosen_rewards(settings)
     _refuse_held_out(config)
     choices = {kind: _complete_choice(kind, getattr(config, kind), settings) for kind in CHOICES}
     rewards = {name: _complete_reward(name, each, settings) for name, each in config.rewards.items()}
     hooks = {name: _hook_options(name, options, settings) for name, options in config.hooks.items()}
     return config.model_copy(update={**choices, "rewards": rewards, "hooks": hooks})
+
+
+def _refuse_unchosen_rewards(settings: Settings) -> None:
+    """Refuse options of a reward that nobody chose."""
+    for name, reward in settings.tree()["rewards"].items():
+        if "weight" not in reward:
+            option = next(iter(reward))
+            raise UsageError(
+                f"'rewards.{name}.{option}' is set, and the reward {name!r} is not chosen: "
+                f"add --reward {name} or --set rewards.{name}=WEIGHT"
+            )
 
 
 def _refuse_held_out(config: RunConfig) -> None:

@@ -5,7 +5,7 @@ later one wins. Options of a plugin are for the one that their layer names, and 
 the end; where the layer names none, they are for whoever is chosen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,21 +21,26 @@ ALIASES = {"algo": "algorithm", "reward": "rewards", "hook": "hooks"}
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Values by dotted key or as nested mappings, and who says so."""
+    """What somebody says: values by key, where a plugin that is chosen stands under `name` of its kind."""
 
     source: str
-    values: Mapping[str, Any]
+    entries: tuple[tuple[Key, Any], ...]
+
+    @classmethod
+    def of(cls, source: str, values: Mapping[str, Any]) -> "Layer":
+        """Return what `source` says in `values`, by dotted key or as nested mappings."""
+        return cls(
+            source, tuple(entry for dotted, value in values.items() for entry in _entries(dotted, value))
+        )
 
     def names(self) -> dict[str, str]:
         """Return the plugins that this layer chooses, by kind."""
-        said: dict[str, Any] = {}
-        for dotted, value in self.values.items():
-            kind, *rest = _split(dotted)
-            if not rest:
-                said[kind] = value.get("name") if isinstance(value, Mapping) else value
-            elif rest == ["name"]:
-                said[kind] = value
-        return {kind: said[kind] for kind in CHOICES if isinstance(said.get(kind), str) and said[kind]}
+        said = {key[0]: value for key, value in self.entries if _chooses(key)}
+        return {kind: name for kind, name in said.items() if isinstance(name, str) and name}
+
+    def without(self, keys: Collection[Key]) -> "Layer":
+        """Return the layer without what it says of `keys`."""
+        return Layer(self.source, tuple(entry for entry in self.entries if entry[0] not in keys))
 
 
 @dataclass(slots=True)
@@ -51,8 +56,7 @@ class Settings:
         chosen = {kind: name for layer in layers for kind, name in layer.names().items()}
         for layer in layers:
             passed_over = {kind for kind, name in layer.names().items() if name != chosen[kind]}
-            for dotted, value in layer.values.items():
-                key = _split(dotted)
+            for key, value in layer.entries:
                 if key[0] not in passed_over:
                     settings.put(key, value, layer.source)
         return settings
@@ -95,30 +99,23 @@ class Settings:
         Raises:
             UsageError: a plugin is chosen by something that is not a name.
         """
-        if key[0] in CHOICES and len(key) <= 2:
-            self._put_choice(key, value, source)
-        elif key == ("rewards",) and isinstance(value, Mapping):
-            self._drop(key)
-            for name, reward in value.items():
-                self._put_reward((*key, str(name)), reward, source)
+        if _chooses(key) and not (isinstance(value, str) and value):
+            raise UsageError(f"{key[0]!r} must be the name of a plugin, not {value!r} ({source})")
+        if key == ("rewards",) and isinstance(value, Mapping):
+            self._put_rewards(value, source)
         elif key[0] == "rewards" and len(key) == 2:
             self._put_reward(key, value, source)
         else:
             self._assign(key, value, source)
 
-    def _put_choice(self, key: Key, value: Any, source: str) -> None:
-        if len(key) == 2 and key[1] != "name":
-            self._assign(key, value, source)
-        elif isinstance(value, str) and value:
-            self._values[key[0], "name"] = (value, source)
-        elif len(key) == 1 and isinstance(value, Mapping):
-            if "name" in value:
-                self.put((key[0], "name"), value["name"], source)
-            for option, setting in value.items():
-                if option != "name":
-                    self._assign((*key, str(option)), setting, source)
-        else:
-            raise UsageError(f"{key[0]!r} must be the name of a plugin, not {value!r} ({source})")
+    def _put_rewards(self, rewards: Mapping[str, Any], source: str) -> None:
+        """Choose these rewards and no others; one that was chosen before keeps its options."""
+        options = {key: self._values[key] for key in self._below(("rewards",)) if key[2:] != ("weight",)}
+        self._drop(("rewards",))
+        for name, reward in rewards.items():
+            if reward is not None:
+                self._values.update({key: each for key, each in options.items() if key[1] == str(name)})
+            self._put_reward(("rewards", str(name)), reward, source)
 
     def _put_reward(self, key: Key, value: Any, source: str) -> None:
         """Set a reward's weight, or its weight and options; None takes it out."""
@@ -155,19 +152,35 @@ def parse_sets(sets: Sequence[str]) -> list[Layer]:
     """Return a layer for each `key=value`; values are YAML.
 
     Raises:
+        UsageError: as `parse_set`.
+    """
+    return [Layer.of("--set", dict([parse_set(text)])) for text in sets]
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """Return the dotted key and the value of `key=value`.
+
+    Raises:
         UsageError: there is no `=`, no key, or the value is not YAML.
     """
-    layers = []
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(
-                f"--set {text!r} is not of the form key=value, such as --set simulator.workers=4"
-            )
-        layers.append(Layer("--set", {key.strip(): load_yaml(value, f"--set {text}")}))
-    return layers
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text!r} is not of the form key=value, such as --set simulator.workers=4")
+    return key.strip(), load_yaml(value, f"--set {text}")
 
 
-def _split(dotted: str) -> Key:
+def _entries(dotted: str, value: Any) -> Iterator[tuple[Key, Any]]:
+    """Yield what is said under a dotted key: of a plugin its name, then each of its options."""
     first, *rest = str(dotted).split(".")
-    return (ALIASES.get(first, first), *rest)
+    key = (ALIASES.get(first, first), *rest)
+    if len(key) > 1 or key[0] not in CHOICES:
+        yield key, value
+    elif isinstance(value, Mapping):
+        for option in sorted(value, key=lambda option: option != "name"):
+            yield (*key, str(option)), value[option]
+    else:
+        yield (*key, "name"), value
+
+
+def _chooses(key: Key) -> bool:
+    return len(key) == 2 and key[0] in CHOICES and key[1] == "name"

@@ -18,8 +18,12 @@ INTRODUCTION = """\
 Written from the code by `python docs/tools`; a test fails when it is out of date.
 
 Everything here is set by `--set KEY=VALUE` or in a run file. What is set on the command line wins over the
-run file, and that over what env, agent, model and algorithm suggest. `agentrl plugins NAME` shows the
-options of whatever is installed, plugins of others included."""
+run file, and that over what env, algorithm, model, agent and trainer suggest. `agentrl plugins NAME` shows
+the options of whatever is installed, plugins of others included.
+
+Options that stand beside the name of a plugin are for that plugin: where another one is chosen on the command
+line, they are not used, and the run says so. The `run.yaml` of a run says everything, what was suggested then
+included: to try another env or model, begin with a run file that says less."""
 HEAD = ("key", "value", "default", "what it is")
 CLIPPED = "The clipped loss"
 

@@ -67,6 +67,41 @@ def test_another_plugin_does_not_inherit_options() -> None:
     assert config.trainer.options == {"rate": 3.0}
 
 
+def test_options_of_a_plugin_that_was_replaced_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    toy({"trainer": {"name": "toy", "rate": 3}}, trainer="toy")
+    toy({"trainer": "toy"}, trainer="other")
+    assert not caplog.messages
+    toy({"trainer": {"name": "toy", "rate": 3}}, trainer="other")
+    assert caplog.messages == [
+        "the options of the trainer 'toy' in recipe.yaml are not used, since 'other' is chosen"
+    ]
+
+
+@pytest.mark.parametrize(
+    "said", [{"trainer.name": "toy", "trainer": {"rate": 3}}, {"trainer": {"rate": 3}, "trainer.name": "toy"}]
+)
+def test_a_name_and_options_that_are_said_apart_belong_together(said: dict[str, Any]) -> None:
+    assert toy(said).trainer == Choice(name="toy", options={"rate": 3.0})
+    assert toy(said, trainer="other").trainer.options == {"speed": 1}
+
+
+def test_a_reward_that_is_named_again_keeps_its_options() -> None:
+    said = {"rewards": {"toy": {"weight": 2, "scale": 4}, "extra": 1}}
+    config = toy(said, rewards={"toy": 1.0})
+    assert config.rewards == {"toy": RewardChoice(weight=1.0, options={"scale": 4.0})}
+
+
+def test_options_of_a_reward_that_nobody_chose_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    suggests = {**load("env", "toy").suggests, "rewards": {"toy": 1.0}}
+    monkeypatch.setattr(load("env", "toy"), "suggests", suggests)
+    assert refused(None, "rewards.extra.scale=5") == (
+        "'rewards.extra.scale' is set, and the reward 'extra' is not chosen: "
+        "add --reward extra or --set rewards.extra=WEIGHT"
+    )
+    config = toy(None, "rewards.extra.scale=5", "rewards.extra=0")
+    assert config.rewards["extra"] == RewardChoice(weight=0.0, options={"scale": 5.0})
+
+
 def test_named_rewards_replace_the_suggested_ones_and_dotted_ones_change_them() -> None:
     assert list(toy(rewards={"extra": 2.0}).rewards) == ["extra"]
     config = toy(None, "rewards.extra=0.5", "reward.toy.scale=3")
@@ -183,6 +218,46 @@ def test_what_is_suggested_to_whoever_is_chosen_stays_when_the_user_chooses() ->
     assert toy(trainer="other").trainer == Choice(name="other", options={"speed": 1})
 
 
+@pytest.mark.parametrize(
+    ("suggested", "flags"),
+    [
+        ({"trainer.rate": 3}, {"trainer": "other"}),
+        ({"trainer": {"rate": 3}}, {"trainer": "other"}),
+        ({"algo.clip": 0.3}, {"algorithm": "grpo"}),
+        ({"agent.patience": 3}, {"agent": "chat"}),
+    ],
+)
+def test_suggestions_that_whoever_is_chosen_cannot_take_are_left_out(
+    suggested: dict[str, Any], flags: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they are written; no slips of the pen, for the plugin that the env suggests has them."""
+    monkeypatch.setattr(load("model", "toy"), "suggests", suggested)
+    toy(**flags)
+    ((kind, _),) = flags.items()
+    assert "suggested by model 'toy'" in toy().sources.values()
+    assert "suggested by model 'toy'" not in toy(**flags).sources.values(), kind
+
+
+def test_a_suggestion_that_nobody_could_take_is_a_mistake_whoever_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load("model", "toy"), "suggests", {"trainer.rat": 3})
+    for trainer in ("toy", "other"):
+        assert refused(trainer=trainer).endswith("(suggested by model 'toy')")
+
+
+def test_options_that_do_not_go_together_say_who_set_what_the_user_does_not_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    suggested = {"algorithm.kl": "k2", "algorithm.kl_coefficient": 0.1}
+    monkeypatch.setattr(load("model", "toy"), "suggests", suggested)
+    assert toy(algorithm="grpo").algorithm.options["kl"] == "k2"
+    text = refused({"algorithm.kl_coefficient": 0.2}, "algorithm.kl=none", algorithm="grpo")
+    assert text.endswith("or neither ('algorithm.kl_coefficient': recipe.yaml)")
+    text = refused(None, "algorithm.kl=none", algorithm="grpo")
+    assert text.endswith("or neither ('algorithm.kl_coefficient': suggested by model 'toy')")
+
+
 def test_what_staleness_asks_for_holds_with_every_algorithm_that_has_it() -> None:
     for algorithm in ("grpo", "ppo", "salt"):
         config = resolve({"env": "toy"}, {"algorithm": algorithm, "staleness": 1}, source="recipe.yaml")
@@ -261,6 +336,10 @@ def test_a_resumed_run_may_change_how_long_and_how_fast_but_not_what() -> None:
     )
     with pytest.raises(UsageError, match=r"'env.doors' was 1 and cannot become 2; start a new run"):
         check_resumable(toy(), toy(None, "env.doors=2"))
+    with pytest.raises(UsageError, match=r"'trainer.name' was 'toy' and cannot become 'other'"):
+        check_resumable(toy(), toy(trainer="other"))
+    with pytest.raises(UsageError, match=r"'rewards.extra.scale' was 1.0 and cannot become not set"):
+        check_resumable(toy(), toy(rewards={"toy": 1.0}))
 
 
 @pytest.mark.parametrize(

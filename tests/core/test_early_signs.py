@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agentrl import Outcome, Task, Trajectory, UsageError, hookimpl
+from agentrl import Group, Outcome, Task, Trajectory, UsageError, hookimpl
 from agentrl.config import RunConfig
-from agentrl.early_signs import Beside, EarlySigns, rewards_between
+from agentrl.early_signs import UPDATES, Beside, EarlySigns, FlatRewards, rewards_between
 from agentrl.evaluation import Evaluation
 from agentrl.hooks import Hooks
 from agentrl.judging import Judge
@@ -105,6 +105,35 @@ def test_other_metrics_may_be_audited_and_must_be_measured() -> None:
     assert [each.metric for each in look([0.1, 0.9], 0.5, 0.3, every=2, **audit).parted] == ["exact_match"]
     with pytest.raises(UsageError, match="'exactmatch', which is not measured; did you mean 'exact_match'"):
         look([], 0.5, evaluation={"audit": ["exactmatch"]})
+
+
+def update(*rewards: float) -> list[Group]:
+    return [Group(Task("a"), [Trajectory(Task("a"), reward=reward) for reward in rewards])]
+
+
+def test_a_reward_that_is_the_same_for_all_is_told_once() -> None:
+    told: list[str] = []
+    flat = FlatRewards(told.append)
+    for _ in range(UPDATES - 1):
+        flat.look(update(0.0, 0.0))
+    assert not told
+    flat.look(update(0.0, 0.0))
+    flat.look(update(0.0, 0.0))
+    (text,) = told
+    assert text.startswith(
+        "in the last 10 updates every trajectory had the same reward, 0, so there was nothing"
+    )
+
+
+@pytest.mark.parametrize("other", [update(0.0, 1.0), update(1.0, 1.0), update()])
+def test_one_update_that_is_different_begins_the_count_anew(other: list[Group]) -> None:
+    told: list[str] = []
+    flat = FlatRewards(told.append)
+    for _ in range(3):
+        for _ in range(UPDATES - 1):
+            flat.look(update(0.0, 0.0))
+        flat.look(other)
+    assert not told
 
 
 def test_held_out_rewards_are_without_what_hooks_add() -> None:

@@ -160,6 +160,18 @@ class Odd(Env):
         load("env", "shop")
 
 
+def test_suggestions_of_a_kind_whose_suggestions_nobody_hears_are_refused(install: Install) -> None:
+    module = """
+from agentrl import Reward
+class Score(Reward):
+    suggests = {"steps": 3}
+    async def score(self, trajectory): return 0.0
+"""
+    install("shop", {"agentrl.rewards": {"shop": "loud:Score"}}, modules={"loud": module})
+    with pytest.raises(PluginError, match="loud:Score has suggestions, which nobody would hear"):
+        load("reward", "shop")
+
+
 def test_a_disabled_plugin_is_listed_but_not_loaded(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTRL_DISABLE_PLUGINS", "something, toy")
     assert [info.disabled for info in list_plugins("env") if info.name == "toy"] == [True]

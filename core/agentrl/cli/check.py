@@ -142,9 +142,9 @@ def _arguments(hold: Callable[..., None], usual: Mapping[str, Any], how: Sequenc
 
     from agentrl.interfaces import PluginConfig
     from agentrl.options import check_options
-    from agentrl.settings import parse_sets
+    from agentrl.settings import parse_set
 
-    given = {key: value for layer in parse_sets(how) for key, value in layer.values.items()}
+    given = dict(parse_set(text) for text in how)
     fields: dict[str, Any] = {
         name: (parameter.annotation, parameter.default)
         for name, parameter in inspect.signature(hold).parameters.items()

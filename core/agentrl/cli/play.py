@@ -61,7 +61,7 @@ def _chosen(name: str, sets: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """
     from agentrl.settings import Layer, Settings, parse_sets
 
-    tree = Settings.of([Layer("command line", {"env": name}), *parse_sets(sets)]).tree()
+    tree = Settings.of([Layer.of("command line", {"env": name}), *parse_sets(sets)]).tree()
     options = tree.pop("env")
     if tree:
         raise UsageError(

@@ -81,7 +81,7 @@ def _rewards(folder: Path, texts: list[str] | None, sets: list[str]) -> "list[We
     said: Any = arguments.parse_rewards(texts or ()) or load_run_file(folder / "run.yaml").get("rewards")
     if not said:
         raise UsageError("say by which rewards to judge, such as --reward success")
-    tree = Settings.of([Layer("command line", {"rewards": said}), *parse_sets(sets)]).tree()
+    tree = Settings.of([Layer.of("command line", {"rewards": said}), *parse_sets(sets)]).tree()
     chosen = tree.pop("rewards", {})
     for key in (*tree, *(f"rewards.{name}" for name in chosen if name not in said)):
         hint = suggestion(key.removeprefix("rewards."), said, what="there are")
