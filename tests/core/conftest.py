@@ -1,4 +1,8 @@
-"""Throw-away distributions with real entry points, and a toy plugin of every kind that needs no torch."""
+"""What tests of the core share.
+
+Throw-away distributions with real entry points, a toy plugin of every kind that needs no torch, and envs that
+are set up in another virtual environment.
+"""
 
 import os
 import sys
@@ -6,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+from elsewhere import pretend, pythons
 
 TOY = '''
 from typing import ClassVar
@@ -156,3 +162,16 @@ def toys(install: Install) -> Path:
         for group, each in TOY_ENTRY_POINTS.items()
     }
     return install("toy-plugins", entry_points, modules={"toy_plugins": TOY})
+
+
+@pytest.fixture(params=pythons()[:1])
+def python(request: pytest.FixtureRequest) -> str:
+    """Return the oldest Python there is here."""
+    return str(request.param)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have the envs of tests/support/elsewhere.py set up, and return the folder of their code."""
+    pretend(python, tmp_path, monkeypatch)
+    return tmp_path

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ import pytest
 
 from agentrl import Action, AgentRLError, Observation, Outcome, PluginError, Task, UsageError
 from agentrl.hosting import EnvRaised, Nonsense, WorkerDied, WorkerEnv, WorkerPool
+from processes import is_running, wait_for
 
 T = TypeVar("T")
 
@@ -168,21 +168,6 @@ async def step(env: WorkerEnv, text: str) -> Observation:
 
 def step_in_worker(text: str, **options: Any) -> Observation:
     return in_worker(lambda env: step(env, text), **options)
-
-
-def is_running(pid: int | None) -> bool:
-    """Return whether a process runs; zombies do not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_an_episode_in_a_worker_is_the_episode_that_it_would_be_here() -> None:

@@ -10,7 +10,6 @@ import platform
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -21,6 +20,7 @@ from agentrl import Action, Environment, PluginConfig, RemoteEnv, Sandbox, Task,
 from agentrl.hosting import WorkerDied
 from agentrl.hosting.elsewhere import RemotePool, sandbox, site_of
 from agentrl.hosting.elsewhere.enclosure import REFUSED, call_filter
+from processes import wait_for
 
 T = TypeVar("T")
 
@@ -147,13 +147,6 @@ def loot(*said: str, env: type[RemoteEnv] = Walled, walled: bool = True) -> list
 def both(attack: str) -> tuple[str, str]:
     """Return what an attack gets without the sandbox, and in it."""
     return loot(attack, walled=False)[0], loot(attack)[0]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 # Files

@@ -10,6 +10,7 @@ import pytest
 
 from agentrl import Action, AgentRLError, Env, Observation, Outcome, Task, UsageError
 from agentrl.hosting import EnvPool, InProcessPool, WorkerEnv, WorkerPool
+from processes import is_running
 
 SLEEPER = """
 import asyncio
@@ -76,13 +77,6 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def workers(size: int) -> WorkerPool:
     return WorkerPool("sleeper:Sleeper", {}, size, start_seconds=60)
-
-
-def is_running(pid: int | None) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def children() -> set[int]:
