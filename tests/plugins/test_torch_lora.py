@@ -9,12 +9,9 @@ from itertools import chain
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
-    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
@@ -25,45 +22,18 @@ from agentrl_imitation import Imitation
 from agentrl_ppo import PPO
 from agentrl_torch import TorchEngine, TorchTrainer, adaptation
 from agentrl_torch.lora import LoRAConfig
+from small_training import SIZE, VOCABULARY, write_model
 
 peft = pytest.importorskip("peft", reason="needs the extra peft")
 
 torch.set_num_threads(1)
 
-VOCABULARY = 23
-SIZE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 24,
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 2,
-}
 LORA = {"rank": 4, "alpha": 8}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"), Qwen2Config(**SIZE))
-
-
-def write_model(path, config):
-    """Write a model directory with a tokenizer, as `--model` takes it."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)  # far from uniform, so that mistakes show
-    model.save_pretrained(path)
-    words = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1")
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    tokenizer.save_pretrained(path)
-    return path
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def trainer_for(folder, needs=(), seed=0, **options):
