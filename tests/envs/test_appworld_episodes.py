@@ -85,6 +85,21 @@ def test_what_an_episode_shows_and_how_it_ends(small_world: Any) -> None:
 
 
 @LONG
+def test_a_call_that_the_end_of_a_steps_time_interrupts_is_judged_like_others(small_world: Any) -> None:
+    task = "pay00_1"
+    config = {"characters": 200, "calls": 10_000, "errors": None, "seconds": 2}
+    config = {**config, "play_root": str(small_world.play_root)}
+    endless = "while True: apis.supervisor.show_profile()"
+    said = [small_world.fence(code) for code in (endless, *small_world.known(task, "turns"))]
+    jobs = [small_world.job(task, *said, config=config) for _ in range(6)]
+    played = small_world.play(jobs)
+    interrupted = [each["records"][0]["calls"][-1]["answer"] is None for each in played]
+    assert any(interrupted), "time was never up amid a call"
+    judged = small_world.judge([{**small_world.job(task), "records": each["records"]} for each in played])
+    assert all(outcome["success"] for outcome in judged)
+
+
+@LONG
 def test_so_many_errors_in_a_row_end_an_episode(small_world: Any) -> None:
     config = {
         "characters": 200,
@@ -143,6 +158,8 @@ def test_what_appworld_itself_stumbles_over_is_a_failure_of_the_code(small_world
         "print('\\ud83d')",
         "print('\\ud83d\\ude00')",
         "apis.simple_note.show_note(note_id=float('nan'), access_token='x')",
+        "apis.simple_note.show_note(note_id=int, access_token='x')",
+        "requester.get('/simple_note/notes', data=['x'])",
     )
     said = [small_world.fence(code) for code in (*odd, *small_world.known(task, "turns"))]
     (played,) = small_world.play([small_world.job(task, *said)])

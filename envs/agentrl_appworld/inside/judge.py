@@ -51,7 +51,7 @@ def judge(
     from appworld import AppWorld, evaluate_task  # type: ignore[import-not-found]
     from appworld.apps.model_lib import CachedDBHandler  # type: ignore[import-not-found]
 
-    calls = [call for record in records for call in record["calls"] if isinstance(call, dict)]
+    calls = [call for record in records for call in _calls(record)]
     name = f"judgement-{uuid.uuid4().hex}"
     world = AppWorld(task_id=task["id"], experiment_name=name, random_seed=seed, raise_on_failure=False)
     try:
@@ -76,6 +76,14 @@ def judge(
     facts["metrics"].update(behaviour(records, calls), completed=float(completed))
     facts["metrics"]["refused_calls"] = float(refused + max(0, len(calls) - MOST_CALLS))
     return {**facts, "answer": given_answer(calls), "references": [] if truth is None else [str(truth)]}
+
+
+def _calls(record: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Return the calls of a step; `interrupted` is noted of the last one if the step's time was up amid it."""
+    calls = [call for call in record["calls"] if isinstance(call, dict)]
+    if calls and record["error"] and calls[-1].get("answer") is None:
+        calls[-1] = {**calls[-1], "interrupted": True}
+    return calls
 
 
 def summarize(
@@ -144,7 +152,8 @@ def _repeat(world: Any, call: Mapping[str, Any], answers: Mapping[int, str]) -> 
     with suppress(Exception):
         getattr(requester, method)(url, data=dict(data), client=requester.client, raise_on_failure=False)
     before, now = call.get("answer"), answers.get(len(requester.requests) - 1)
-    if before != now:
+    # Nobody heard what an interrupted call was answered; if it changed something, the databases tell.
+    if before != now and not call.get("interrupted"):
         raise RuntimeError(
             f"{method} {url} was answered with {now} when the judge made it again, and with {before} in the "
             "episode: what the episode led to cannot be told from its calls"

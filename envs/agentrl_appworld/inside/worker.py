@@ -147,11 +147,12 @@ def cut(text: str, characters: int) -> str:
 
 def action_key(code: str, calls: list[dict[str, Any]]) -> str:
     """Return what identifies an action: its API calls in order, or its code where it made none."""
-    canonical = [
-        [call["method"], call["url"], {k: v for k, v in (call["data"] or {}).items() if k != "access_token"}]
-        for call in calls
-    ]
+    canonical = [[call["method"], call["url"], _without_token(call["data"])] for call in calls]
     return _hash(json.dumps(canonical, sort_keys=True) if calls else _tidy(code))
+
+
+def _without_token(data: Any) -> Any:
+    return {k: v for k, v in data.items() if k != "access_token"} if isinstance(data, dict) else data
 
 
 def _tidy(code: str) -> str:
@@ -163,10 +164,10 @@ def _tidy(code: str) -> str:
 
 def _new_calls(episode: Episode) -> list[dict[str, Any]]:
     """Return the API calls since the last look, JSON-safe."""
-    from fastapi.encoders import jsonable_encoder  # type: ignore[import-not-found]
-
     tracked = episode.world.requester.request_tracker.requests
-    calls = [_sendable(call) for call in jsonable_encoder(tracked[episode.calls_seen :])]
+    calls = [_sendable(call) for call in tracked[episode.calls_seen :]]
+    # AppWorld writes all calls down after each step, and cannot if there is one that is no JSON.
+    tracked[episode.calls_seen :] = calls
     numbered = enumerate(calls, start=episode.calls_seen)
     episode.calls_seen = len(tracked)
     return [{**call, "answer": episode.answers.get(number)} for number, call in numbered]
@@ -189,13 +190,17 @@ def _completed(world: Any) -> bool:
         return False
 
 
-def _sendable(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a call without its data if these are no JSON, so that no API can have got it."""
+def _sendable(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call as JSON has it; without its data if they are none, so that no API can have got it."""
+    from fastapi.encoders import jsonable_encoder  # type: ignore[import-not-found]
+
+    told = {"method": str(call["method"]), "url": str(call["url"])}
     try:
-        json.dumps(call, allow_nan=False)
-    except ValueError:
-        return {**call, "data": None}
-    return call
+        data = jsonable_encoder(call["data"])
+        json.dumps(data, allow_nan=False)
+    except Exception:  # whatever an object that the episode's code passed on raises
+        data = None
+    return {**told, "data": data}
 
 
 def _state_key(episode: Episode, changed: str) -> str | None:
