@@ -79,7 +79,7 @@ def judge(
 
 
 def _calls(record: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    """Return the calls of a step; `interrupted` is noted of the last one if the step's time was up amid it."""
+    """Return the calls of a step; the last one may have been `interrupted` by the end of its time."""
     calls = [call for call in record["calls"] if isinstance(call, dict)]
     if calls and record["error"] and calls[-1].get("answer") is None:
         calls[-1] = {**calls[-1], "interrupted": True}
