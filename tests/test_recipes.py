@@ -102,6 +102,17 @@ def test_a_recipe_fits_the_machine_that_it_is_for(recipe: str, tmp_path: Path) -
     assert "envs: " in printed
 
 
+def test_the_documented_dry_run_ends_as_it_does(tmp_path: Path) -> None:
+    printed = [line.rstrip() for line in dry_run("one-gpu", tmp_path, "80").splitlines()]
+    page = (RECIPES.parents[1] / "docs" / "how-a-run-works.md").read_text()
+    documented = re.search(
+        r"--dry-run --gpus 80` ends in:\n\n```\n(.*?)\n```", page.replace("\n--dry", " --dry"), re.DOTALL
+    )
+    assert documented
+    lines = documented[1].splitlines()
+    assert printed[-len(lines) :] == lines
+
+
 def test_ranks_and_engines_sit_on_all_gpus(tmp_path: Path) -> None:
     printed = dry_run("one-node-8-gpus", tmp_path, "8x80")
     assert re.search(r"trainer, rank 0 to 7 +its own +cuda:0 to cuda:7", printed)
