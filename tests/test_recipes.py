@@ -5,6 +5,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ from rich.console import Console
 pytest.importorskip("torch", reason="install agentrl's extra 'torch'")
 pytest.importorskip("peft", reason="install agentrl's extra 'peft'")
 
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import Qwen2Config
 
-from agentrl import AgentRLError, plugins
+from agentrl import AgentRLError, UsageError, plugins
 from agentrl.cli.dry_run import show
 from agentrl.config import RunConfig, load_run_file, resolve
 from agentrl.display import PlainDisplay
-from agentrl.hardware import parse
+from agentrl.hardware import GIB, Hardware, parse
+from agentrl.hub import check_reach
 from agentrl.placement import Placement, place, place_here
 from agentrl_tiny.tokenizer import build_tokenizer
 
@@ -99,6 +102,17 @@ def test_a_recipe_fits_the_machine_that_it_is_for(recipe: str, tmp_path: Path) -
     assert "envs: " in printed
 
 
+def test_the_documented_dry_run_ends_as_it_does(tmp_path: Path) -> None:
+    printed = [line.rstrip() for line in dry_run("one-gpu", tmp_path, "80").splitlines()]
+    page = (RECIPES.parents[1] / "docs" / "how-a-run-works.md").read_text()
+    documented = re.search(
+        r"--dry-run --gpus 80` ends in:\n\n```\n(.*?)\n```", page.replace("\n--dry", " --dry"), re.DOTALL
+    )
+    assert documented
+    lines = documented[1].splitlines()
+    assert printed[-len(lines) :] == lines
+
+
 def test_ranks_and_engines_sit_on_all_gpus(tmp_path: Path) -> None:
     printed = dry_run("one-node-8-gpus", tmp_path, "8x80")
     assert re.search(r"trainer, rank 0 to 7 +its own +cuda:0 to cuda:7", printed)
@@ -154,6 +168,75 @@ def test_a_described_machine_with_too_little_main_memory_is_refused(tmp_path: Pa
 def test_a_gpu_that_is_not_there_is_missed(tmp_path: Path) -> None:
     with pytest.raises(AgentRLError, match="the run wants cuda:4, and there is none"):
         dry_run("one-node-8-gpus", tmp_path, "4x80")
+
+
+def console() -> Console:
+    return Console(file=StringIO(), width=160)
+
+
+# This machine, whatever it is, without a GPU.
+NO_GPU = Hardware((), 24 * GIB)
+
+
+def test_who_has_no_gpu_is_asked_to_describe_the_machine_that_the_run_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentrl.cli.dry_run.here", lambda: NO_GPU)
+    config = configured("one-gpu", tmp_path)
+    words = r"this machine has no GPU; describe the one that the run is for: --gpus 80 \(GB\), 8x80"
+    with pytest.raises(UsageError, match=rf"asks for GPUs \(device=cuda\), and {words} or 4x8x80$"):
+        show(config, None, console())
+    on_cpu = config.model_copy(update={"device": "cpu"})
+    with pytest.raises(AgentRLError, match=f"^{words} or 4x8x80; here main memory would have to hold"):
+        show(on_cpu, None, console())
+    show(config, parse("80"), console())
+
+
+@pytest.mark.parametrize("recipe", MACHINES)
+def test_a_hub_that_does_not_answer_is_asked_once_and_before_anything_else(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def ask(url: str) -> None:
+        asked.append(url)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", ask)
+    monkeypatch.setattr("agentrl.placement.place", None)
+    config = resolve(load_run_file(RECIPES / f"{recipe}.yaml"), {"device": "cuda"})
+    words = r"nothing is known of the model .* does not answer: Name or service not known\); give --model"
+    with pytest.raises(UsageError, match=words):
+        show(config, parse(MACHINES[recipe]), console())
+    assert [url.rpartition("/")[2] for url in asked] == ["config.json"]
+
+
+def test_a_hub_that_answers_no_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str) -> None:
+        raise HfHubHTTPError("who are you?", response=SimpleNamespace(headers={}, request=None))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
+    check_reach("nobody/nothing")
+
+
+@pytest.mark.parametrize("recipe", ["one-gpu", "one-node-8-gpus"])
+def test_no_hub_is_asked_for_a_model_whose_config_was_downloaded_before(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", None)
+    document = load_run_file(RECIPES / f"{recipe}.yaml")
+    name = str(document["model"])
+    cached = tmp_path / f"models--{name.replace('/', '--')}"
+    model(cached / "snapshots" / "abc", name.split("-")[1])
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    printed = console()
+    show(resolve(document, {"device": "cuda"}), parse(MACHINES[recipe]), printed)
+    assert isinstance(printed.file, StringIO)
+    assert "fits" in printed.file.getvalue()
 
 
 def test_a_dry_run_leaves_nothing_behind_and_a_real_one_takes_no_other_machine(tmp_path: Path) -> None:

@@ -38,7 +38,13 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Activities:
-    """Engine: a completion is under way. Envs: one is asked something. Trainer: it learns or hands over."""
+    """Who is at work when.
+
+    Attributes:
+        engine: while a request to it is in flight: asked and not yet answered, whether computed or waiting.
+        envs: while one has been asked for something and has not answered.
+        trainer: while it prepares, updates or hands weights over.
+    """
 
     engine: Activity = field(default_factory=Activity)
     envs: Activity = field(default_factory=Activity)

@@ -14,6 +14,9 @@ from agentrl.errors import UsageError
 
 GIB = 2**30
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
+_TAKEN = Path("/sys/fs/cgroup/memory.current")
+_TAKEN_FOR = Path("/sys/fs/cgroup/memory.stat")
+_MEMORY = Path("/proc/meminfo")
 _ASK = ("--query-gpu=memory.total", "--format=csv,noheader,nounits")
 # Seconds; a driver in trouble may never answer.
 _PATIENCE = 20.0
@@ -86,6 +89,28 @@ def main_memory() -> int | None:
     except OSError:  # no control group, or not of version 2
         return whole
     return min(whole, int(limit)) if limit.isdigit() else whole
+
+
+def free_memory() -> int | None:
+    """Return the bytes of main memory that nobody has; None if it cannot be told."""
+    whole = main_memory()
+    try:
+        free = _sizes(_MEMORY.read_text()).get("MemAvailable")
+    except OSError:  # not Linux
+        free = None
+    if free is None or whole is None:
+        return None
+    try:
+        # What was read of files can go at any time.
+        taken = int(_TAKEN.read_text()) - _sizes(_TAKEN_FOR.read_text())["inactive_file"]
+    except OSError:  # no control group, or not of version 2
+        return min(free * 1024, whole)
+    return max(0, min(free * 1024, whole - taken))
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """Return the numbers of a file of the operating system that has a name and a number in each line."""
+    return {name.rstrip(":"): int(number) for name, number, *_ in map(str.split, text.splitlines())}
 
 
 def gpus() -> tuple[int, ...] | None:

@@ -22,7 +22,10 @@ _COLUMNS = {
     "trainer/entropy": "entropy",
     "entropy": "entropy",
     "failed": "failed",
+    "cut_off": "cut off",
 }
+# Of these, what is not 0.
+_EXCEPTIONS = frozenset({"failed", "cut_off"})
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _DIGEST = ("groups", "trajectories", "reward", "success", "taught", "kept")
 
@@ -67,7 +70,7 @@ def chosen(metrics: Mapping[str, float]) -> dict[str, float]:
     return {
         label: metrics[name]
         for name, label in _COLUMNS.items()
-        if name in metrics and (name != "failed" or metrics[name] > 0)
+        if name in metrics and (name not in _EXCEPTIONS or metrics[name] > 0)
     }
 
 

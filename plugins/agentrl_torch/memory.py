@@ -1,20 +1,23 @@
 """How much memory PyTorch takes, and what is said when there is not enough.
 
-On a GPU PyTorch counts itself; on the CPU the operating system counts for the whole process.
+On a GPU PyTorch counts itself; on the CPU the operating system counts for the whole process. A rank has a GPU
+of its own, but main memory is shared by all ranks of a machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from platform import node
 from typing import Any, TypeVar
 
 import torch
 
 from agentrl.errors import OutOfMemory
 from agentrl.footprint import Rehearsal
-from agentrl.hardware import GIB, main_memory
+from agentrl.hardware import GIB, free_memory, main_memory
 from agentrl_torch.footprint import remedies
+from agentrl_torch.world import World
 
 T = TypeVar("T")
 _STATUS = Path("/proc/self/status")
@@ -26,14 +29,15 @@ _SAID = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 class Watch:
     """Sees what is taken from now on."""
 
-    def __init__(self, device: str) -> None:
-        """Begin."""
+    def __init__(self, device: str, world: World) -> None:
+        """Begin, together with all other ranks."""
         self.device = device
         self._on_gpu = torch.device(device).type == "cuda"
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             _forget_peak()
+            self._room = _own_room(world)
         self._before = self._held()
 
     def rehearsal(self, tokens: int) -> Rehearsal:
@@ -44,7 +48,7 @@ class Watch:
             room -= max(0, room - free - torch.cuda.memory_reserved(self.device))
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            room, peak = main_memory() or 0, _status("VmHWM")
+            room, peak = self._room, _status("VmHWM")
         return Rehearsal(self.device, tokens, self._before, max(peak, self._before), room)
 
     def _held(self) -> int:
@@ -104,6 +108,15 @@ def telling(what: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
         return call
 
     return decorate
+
+
+def _own_room(world: World) -> int:
+    """Return the bytes of main memory that a rank can have: as many as the others on its machine."""
+    free, here = free_memory(), node()
+    # They all count what they have before one of them takes more.
+    ours = [held for machine, held in world.gather((here, _status("RssAnon"))) if machine == here]
+    whole = (main_memory() or 0) if free is None else free + sum(ours)
+    return whole // len(ours)
 
 
 def _forget_peak() -> None:

@@ -178,7 +178,7 @@ class Training:
     @memory.telling("an update of the longest episodes")
     def rehearse(self, batch: TrieBatch, credits: list[list[Credit]], algorithm: Algorithm) -> Rehearsal:
         """Compute an update without moving anything, and return what the rank took that took most."""
-        watch = memory.Watch(str(self.actor.device))
+        watch = memory.Watch(str(self.actor.device), self._world)
         held = rehearsal.moments(learner.optimizer for learner in self._learners.all)
         self.prepare(batch, algorithm.needs)
         step = replace(self.step(batch, credits, algorithm), only_critic=False)

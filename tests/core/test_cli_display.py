@@ -35,9 +35,18 @@ def tell(display: Display) -> None:
         display.episodes(3, 5)
         display.evaluated(0, EVALUATION, Beside())
         display.step(
-            1, 2, {"reward": 0.25, "success": 0.5, "policy/entropy": 1.5, "failed": 0.0, "trainer/loss": 3.0}
+            1,
+            2,
+            {
+                "reward": 0.25,
+                "success": 0.5,
+                "policy/entropy": 1.5,
+                "failed": 0.0,
+                "cut_off": 0.0,
+                "trainer/loss": 3.0,
+            },
         )
-        display.step(2, 2, {"reward": 0.75, "failed": 0.125})
+        display.step(2, 2, {"reward": 0.75, "failed": 0.125, "cut_off": 0.0625})
         display.warn("[bold] env is stuck")
         display.note("all is well")
         display.finished(SUMMARY)
@@ -62,7 +71,7 @@ def test_without_a_terminal_every_update_is_a_line() -> None:
         "step 0, 5 held-out tasks of dev:  reward 0.500 [0.250, 0.750]",
     ]
     assert lines[5].startswith("step 1/2  reward 0.250  success 0.500  entropy 1.500  0.0 s, 0 s left")
-    assert lines[6].startswith("step 2/2  reward 0.750  failed 0.125  0.0 s")
+    assert lines[6].startswith("step 2/2  reward 0.750  failed 0.125  cut off 0.062  0.0 s")
     assert lines[7:10] == [
         "warning: [bold] env is stuck",
         "note: all is well",
@@ -70,6 +79,21 @@ def test_without_a_terminal_every_update_is_a_line() -> None:
     ]
     assert "  success   0.470 [0.400, 0.540]   0.930 [0.890, 0.960]  " in lines
     assert "  new       -                      1.000 [0.900, 1.000]  " in lines
+
+
+def test_on_a_terminal_there_is_a_column_for_what_was_cut_off_once_something_was() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    display = LiveDisplay(console)
+
+    def step(number: int, cut_off: float) -> str:
+        display.step(number, 2, {"reward": 0.5, "cut_off": cut_off})
+        with console.capture() as table:
+            console.print(display._render())
+        return table.get()
+
+    assert "cut off" not in step(1, 0.0)
+    assert "cut off" in (table := step(2, 0.0625))
+    assert "0.062" in table
 
 
 def test_on_a_terminal_the_same_is_told() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentrl import Conversation, Sampling, UsageError, user
+from agentrl.activity import Activity
 from agentrl.chat import ChatFormat
 from agentrl.errors import ContextFull, TokenBudgetSpent
 from agentrl.testing.engines import ByteTokenizer, ScriptedEngine
@@ -52,6 +53,27 @@ def test_every_sampled_token_is_recorded_where_it_was_sampled() -> None:
     texts = [engine.tokenizer.decode(segment.token_ids[span.start : span.stop]) for span in segment.spans]
     assert texts == ["one<|end|>", "two<|end|>"]
     assert [span.turn for span in segment.spans] == [0, 1]
+
+
+def test_the_engine_is_at_work_while_a_request_is_in_flight_even_if_it_only_waits() -> None:
+    class Waiting(ScriptedEngine):
+        async def generate(self, token_ids: Sequence[int], sampling: Sampling, session: str) -> Completion:
+            now[0] += 3.0
+            said = await super().generate(token_ids, sampling, session)
+            now[0] += 1.0
+            return said
+
+    async def play() -> None:
+        conversation.say(user("a"))
+        now[0] += 10.0
+        await conversation.ask()
+        now[0] += 10.0
+
+    now = [0.0]
+    activity = Activity(clock=lambda: now[0])
+    conversation = converse(Waiting(["one"]), at_work=activity)
+    asyncio.run(play())
+    assert activity.seconds == 4.0
 
 
 def test_a_completion_that_new_weights_have_met_is_recorded_as_a_span_for_each_of_them() -> None:

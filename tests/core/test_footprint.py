@@ -1,10 +1,11 @@
 """What devices hold at which moment, and how a machine is described."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from agentrl import UsageError
+from agentrl import UsageError, hardware
 from agentrl.activity import Activities, Activity
 from agentrl.cli.dry_run import machine
 from agentrl.footprint import Holding, Load, Occupant, Rehearsal, loads, peak
@@ -61,6 +62,22 @@ def test_a_described_machine_may_have_main_memory() -> None:
     assert parse("8x80").memory is None
     with pytest.raises(UsageError, match="--memory belongs to the machine that --gpus describes"):
         machine(None, 512, dry_run=True)
+
+
+def test_free_memory_is_what_nobody_has_within_a_containers_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {name: tmp_path / name for name in ("_MEMORY", "_LIMIT", "_TAKEN", "_TAKEN_FOR")}
+    for name, path in paths.items():
+        monkeypatch.setattr(hardware, name, path)
+    assert hardware.free_memory() is None
+    paths["_MEMORY"].write_text("MemTotal:  9000 kB\nMemAvailable:  5000 kB\nHugePages_Total:  0\n")
+    assert hardware.free_memory() == 5000 * 1024
+    paths["_LIMIT"].write_text("4096000\n")
+    assert hardware.free_memory() == 4096000
+    paths["_TAKEN"].write_text("3000000\n")
+    paths["_TAKEN_FOR"].write_text("anon 2000000\ninactive_file 1000000\n")
+    assert hardware.free_memory() == 2096000
 
 
 @pytest.mark.parametrize("text", ["", "x80", "0x80", "8x0", "8*80", "2x2x2x80", "eighty"])

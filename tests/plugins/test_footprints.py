@@ -1,9 +1,6 @@
 """What engines and trainers say that they take is what they take: exactly, or nearly, of activations."""
 
 import json
-import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,6 +24,7 @@ from agentrl_tiny.tokenizer import build_tokenizer
 from agentrl_torch import TorchEngine, TorchTrainer, rehearsal
 from agentrl_torch.metrics import Tally
 from agentrl_vllm import VLLMEngine
+from two_ranks import in_two_ranks
 
 torch.set_num_threads(1)
 
@@ -235,7 +233,7 @@ class Watched(FSDP):
             self.most = tracker.most
         return found
 
-rank, model, meeting, options = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+rank, meeting, model, options = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 needs = frozenset({"reference", "values"})
 config = TorchConfig(ranks=2, audit_threshold=1e9, **options)
 training = Training(config, sharding := Watched(), join(rank, 2, meeting, "cpu"))
@@ -261,8 +259,7 @@ found = {
     "optimizer state": state,
     "splitting": sharding.most,
 }
-if rank == 0:
-    print(json.dumps(found))
+print(json.dumps(found))
 """
 
 
@@ -280,30 +277,11 @@ def test_what_a_rank_has_is_told_to_the_byte(lora: dict[str, Any], untied: Path,
     assert told.get("reference") == (None if lora else told["weights"])
     narrow = tmp_path / "narrow"
     Qwen2ForCausalLM.from_pretrained(untied, dtype=torch.bfloat16).save_pretrained(narrow)
-    found = in_two_ranks(narrow, tmp_path, options)
+    found, _ = in_two_ranks(RANK, tmp_path, str(narrow), json.dumps(options))
     most = found.pop("splitting") - found["weights"] - found["adapter"]
     assert most == 0 if lora else 0.5 < most / told["layers, before they are split"] < 1
     assert found == {name: told.get(name, 0) for name in found}
     assert second.name == "trainer, rank 1"
-
-
-def in_two_ranks(model: Path, folder: Path, options: dict[str, Any]) -> dict[str, int]:
-    """Return what the first of two processes says that it has."""
-    meeting = f"file://{folder / 'meeting'}"
-    here = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(number), str(model), meeting, json.dumps(options)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": here},
-        )
-        for number in range(2)
-    ]
-    printed = [rank.communicate()[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    found: dict[str, int] = json.loads(printed[0].splitlines()[-1])
-    return found
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

@@ -17,6 +17,7 @@ from agentrl_grpo import GRPO
 from agentrl_ppo import PPO
 from agentrl_tiny.tokenizer import build_tokenizer
 from agentrl_torch import TorchEngine, TorchTrainer, memory
+from two_ranks import in_two_ranks
 
 torch.set_num_threads(1)
 
@@ -87,6 +88,42 @@ def test_weights_and_optimizer_go_on_as_if_nothing_had_been_tried(case: str, mod
     assert metrics == metrics_after
     assert weights.keys() == weights_after.keys()
     assert all(torch.equal(weights[name], weights_after[name]) for name in weights)
+
+
+# A machine with so much main memory for two ranks alone, who try out what they are advised.
+SHARED = """
+import json, sys
+from agentrl.interfaces import Resources
+from agentrl_grpo import GRPO
+from agentrl_torch import memory, rehearsal
+from agentrl_torch.config import TorchConfig
+from agentrl_torch.fsdp import FSDP
+from agentrl_torch.training import Training
+from agentrl_torch.world import join
+
+rank, meeting, model, whole = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+world = join(rank, 2, meeting, "cpu")
+memory.free_memory = lambda: whole - sum(world.gather(memory._status("RssAnon")))
+algorithm = GRPO()
+
+def rehearse(tokens):
+    training.config = training.config.model_copy(update={"micro_batch_tokens": tokens})
+    batch, credits = rehearsal.batch_of(rehearsal.longest_groups(128, 10**4, tokens, 2), values=False)
+    return training.rehearse(batch, credits, algorithm)
+
+training = Training(TorchConfig(ranks=2, audit_threshold=1e9), FSDP(), world)
+training.start(model, algorithm.needs, 10, Resources())
+advised = rehearse(4096).budget()
+rehearse(advised)
+print(json.dumps([advised, memory._status("VmHWM")]))
+"""
+
+
+def test_what_two_ranks_of_one_machine_are_advised_fits_into_it_together(model: Path, tmp_path: Path) -> None:
+    whole = 2 * 2**30
+    (advised, first), (same, second) = in_two_ranks(SHARED, tmp_path, str(model), str(whole))
+    assert advised == same > 4096
+    assert 0.6 * whole < first + second < whole
 
 
 @pytest.mark.parametrize(

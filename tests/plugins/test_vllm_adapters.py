@@ -1,11 +1,8 @@
 """Adapters that real vLLM computes beside its model, against the same model with peft's."""
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -27,6 +24,7 @@ from agentrl_vllm.backend import Backend
 from agentrl_vllm.handover import Handover
 from agentrl_vllm.messages import Cargo
 from agentrl_vllm.model import describe
+from whole_runs import command, finish, metrics
 
 RANK = 4
 TINY = Tiny().path()
@@ -262,22 +260,14 @@ def test_requests_in_work_go_on_with_the_next_adapter(
 @pytest.mark.parametrize("more", [{}, {"engine.engines": 1, "trainer.ranks": 2}])
 def test_a_run_trains_an_adapter_that_vllm_has_alone(tmp_path: Path, more: dict[str, Any]) -> None:
     options = {
-        "tasks_per_step": 2,
-        "group_size": 4,
-        "evaluation.tasks": 4,
-        "threads": 1,
-        "steps": 2,
-        "warmup": 1,
-        "trainer.lora.rank": RANK,
-        "trainer.learning_rate": 1e-2,
+        "engine": "vllm",
         "engine.lora_rank": RANK,
         "engine.kv_cache_gb": 0.25,
-        **more,
+        "trainer.lora.rank": RANK,
+        "trainer.learning_rate": 1e-2,
+        "warmup": 1,
     }
-    sets = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
-    command = ["run", "--env", "deepsearch", "--engine", "vllm", "--out", str(tmp_path / "run"), *sets]
-    done = subprocess.run([sys.executable, "-m", "agentrl", *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    finish(command(tmp_path / "run", steps=2, **options, **more))
+    rows = metrics(tmp_path / "run")
     assert len(rows) == 2
     assert all(row["audit/max_logprob_difference"] < 1e-3 for row in rows)

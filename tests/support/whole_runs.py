@@ -40,6 +40,15 @@ def finish(line: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def train_here(folder: Path, **settings: Any) -> None:
+    """See such a run through in this process, where a test can reach into it."""
+    from agentrl.config import resolve
+    from agentrl.display import Display
+    from agentrl.run import train
+
+    train(resolve({"env": "deepsearch", **SMALL, **settings}), folder, False, Display())
+
+
 def resume(folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
     """See the run in `folder` through from its last checkpoint."""
     return finish(agentrl("run", "--resume", str(folder), *_sets(settings)))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from agentrl.config import RunConfig
 
+_NO_GPU = "this machine has no GPU; describe the one that the run is for: --gpus 80 (GB), 8x80 or 4x8x80"
+
 
 def machine(gpus: str | None, memory: float | None, *, dry_run: bool) -> Hardware | None:
     """Return the machine that is meant; None if nothing is said of one.
@@ -28,17 +30,25 @@ def machine(gpus: str | None, memory: float | None, *, dry_run: bool) -> Hardwar
 
 
 def show(config: "RunConfig", hardware: Hardware | None, console: "Console") -> None:
-    """Show where everything of a run would be.
+    """Show where everything of a run would be; `hardware` is described, or None for this machine.
 
     Raises:
-        AgentRLError: it does not fit.
+        AgentRLError: it does not fit, or nothing can be known of its model.
     """
+    from agentrl.assembly import model_path
+    from agentrl.hub import check_reach
     from agentrl.placement import place
     from agentrl.placement_tables import devices_table, seats_table
 
+    there = hardware or here()
+    without_gpu = hardware is None and there.gpus == ()
+    if without_gpu and config.device != "cpu":
+        raise UsageError(f"the run asks for GPUs (device={config.device}), and {_NO_GPU}")
+    check_reach(model_path(config))
+
     # Of a hub that cannot be reached its library tells every attempt.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    placement = place(config, hardware or here())
+    placement = place(config, there)
     console.print(seats_table(placement.seats))
     console.print(devices_table(placement))
     lines = [f"{placement.hardware}", *(f"estimated for {each}" for each in placement.assumed)]
@@ -49,4 +59,4 @@ def show(config: "RunConfig", hardware: Hardware | None, console: "Console") -> 
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
     if missing := placement.shortage():
-        raise AgentRLError(missing)
+        raise AgentRLError(f"{_NO_GPU}; here {missing}" if without_gpu else missing)
