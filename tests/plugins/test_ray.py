@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -21,7 +22,8 @@ from agentrl.interfaces import Crew, Resources
 from agentrl.plugins import make
 from agentrl.runtime import Plan, Program
 from agentrl.types import Group, Segment, Span, Task, Trajectory
-from agentrl_ray import RayRuntime
+from agentrl_ray import RayRuntime, transport
+from agentrl_ray.transport import PIECE, pieces
 from whole_runs import command, finish, metrics, resume, wait_for_steps
 
 ray = pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
@@ -156,6 +158,62 @@ def test_files_are_carried_to_another_node_and_back(cluster: Any, echo: Program,
             with peer.received(10, write) as here:
                 assert here.read_bytes() == b"from there"
             assert not here.parent.exists()
+
+
+def test_a_node_gets_files_once_however_many_processes_it_keeps(
+    cluster: Any, echo: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(transport, "pieces", lambda size: sent.append(size) or pieces(size))
+    folders = [tmp_path / str(version) for version in range(3)]
+    for version, folder in enumerate(folders):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "weights").write_bytes(random.Random(version).randbytes(PIECE + 100))
+
+    def read(peer: Any, place: Path) -> bytes:
+        peer.connection.send(place / "model" / "weights")
+        found: bytes = peer.connection.recv()
+        return found
+
+    def bring(peers: list[Any], version: int) -> list[Path]:
+        """Have all ask at once, and see that each finds the files."""
+        with ThreadPoolExecutor() as threads:
+            places = list(threads.map(lambda peer: peer.deliver(folders[version]), peers))
+        expected = (folders[version] / "model" / "weights").read_bytes()
+        found = [read(peer, place) for peer, place in zip(peers, places, strict=True)]
+        assert found == [expected] * len(peers)
+        return places
+
+    with running(cluster, Plan(Crew(6)), strategy="SPREAD") as runtime:
+        programs = [replace(echo, number=number) for number in range(6)]
+        peers = runtime.launch(programs)
+        far = [peer for peer in peers if not peer._near]
+        assert len(far) == 3
+        first = bring(far, 0)
+        assert len(sent) == 1
+        assert len(set(first)) == 3
+        second = [*bring(far[:1], 1), *bring(far[1:], 1)]
+        assert len(sent) == 2
+        assert not any(place.exists() for place in first)
+
+        # Whoever had them last, or first, is lost; another on its node has them from those that are left.
+        for lost in (far[2], far[0]):
+            kill_keeper(lost)
+            assert "was lost with" in lost.epitaph()
+            (again,) = runtime.launch([programs[peers.index(lost)]])
+            far[far.index(lost)] = peers[peers.index(lost)] = again
+            second += bring([again], 1)
+        assert len(sent) == 2
+        assert read(far[1], second[1]) == (folders[1] / "model" / "weights").read_bytes()
+
+        # What is another file by now is sent.
+        (folders[1] / "model" / "weights").write_bytes(b"others of the same name")
+        second += bring(far, 1)
+        assert len(sent) == 3
+        last = bring(far, 2)
+        assert len(sent) == 4
+        assert not any(place.exists() for place in second)
+    assert not any(place.exists() for place in last)
 
 
 def kill_keeper(peer: Any) -> None:
