@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from agentrl.runtime import Plan, Program
 from agentrl.types import Group, Segment, Span, Task, Trajectory
 from agentrl_ray import RayRuntime, transport
 from agentrl_ray.transport import PIECE, pieces
-from whole_runs import command, finish, metrics, resume, wait_for_steps
+from whole_runs import command, finish, metrics, resume, wait_for_steps, words
 
 ray = pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -413,6 +414,41 @@ def assert_alike(one: list[dict[str, float]], other: list[dict[str, float]]) -> 
     names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
     for left, right in zip(one, other, strict=True):
         assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-4)
+
+
+# A run whose houses are killed when an env in them has answered for the so-and-so-many-th time.
+LOSING_HOUSES = """
+import os, signal, sys
+from itertools import count
+from agentrl.cli import main
+from agentrl_ray.housed_env import HousedEnv
+
+step, counted, losses = HousedEnv.step, count(1), {int(each) for each in sys.argv[1].split(",")}
+
+async def step_and_lose(self, action):
+    answer = await step(self, action)
+    if next(counted) in losses:
+        number = await self._house.__ray_call__.remote(lambda house: os.getpid())
+        os.kill(number, signal.SIGKILL)
+    return answer
+
+HousedEnv.step = step_and_lose
+main(sys.argv[2:])
+"""
+
+
+def test_a_run_that_loses_houses_amid_episodes_has_the_numbers_of_a_calm_one(
+    cluster: Any, tmp_path: Path
+) -> None:
+    sets = {"simulator.workers": 4, "steps": 3}
+    finish(command(tmp_path / "calm", **sets))
+    there = words(tmp_path / "hit", **sets, **on_nodes(cluster))
+    said = " ".join(finish([sys.executable, "-c", LOSING_HOUSES, "15,40", *there]).stderr.split())
+    assert said.count("2 env workers: was lost with the Ray actor on the node") == 2, said
+    assert said.count("what they played is played again") == 2
+    calm, hit = metrics(tmp_path / "calm"), metrics(tmp_path / "hit")
+    assert_alike(hit, calm)
+    assert [row["failed"] for row in hit] == [0, 0, 0]
 
 
 def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_path: Path) -> None:
