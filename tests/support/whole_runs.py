@@ -1,5 +1,6 @@
 """Whole runs in processes of their own, small: how they are started and waited for, and what they leave."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the metrics of each step that do not depend on the clock."""
     return [{key: row[key] for key in row if not key.startswith(CLOCKED)} for row in recorded(folder)]
+
+
+def played(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Return the trajectories of a step."""
+    record = gzip.decompress((folder / "trajectories" / f"step-{step:06d}.jsonl.gz").read_bytes())
+    return [json.loads(line) for line in record.splitlines()]
 
 
 def weights(folder: Path) -> str:
