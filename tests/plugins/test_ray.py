@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import forms
 from agentrl.errors import AgentRLError, EnvLost, UsageError
 from agentrl.hosting.housing import Housing
 from agentrl.interfaces import Crew, Resources
@@ -25,7 +27,7 @@ from agentrl.runtime import Plan, Program
 from agentrl.types import Group, Segment, Span, Task, Trajectory
 from agentrl_ray import RayRuntime, transport
 from agentrl_ray.transport import PIECE, pieces
-from whole_runs import command, finish, metrics, resume, wait_for_steps, words
+from whole_runs import agentrl, command, finish, metrics, resume, settings, wait_for_steps, words
 
 ray = pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -472,5 +474,52 @@ def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_pat
         cluster.add_node(**NODE)
         resume(folder)
         assert_alike(metrics(folder), calm)
+    finally:
+        cluster.shutdown()
+
+
+FORMS = {
+    **{"warmup": 2, "steps": 1, "tasks_per_step": 2, "group_size": 4, "evaluation.tasks": 4, "threads": 1},
+    "simulator.workers": 4,
+}
+
+
+def test_envs_in_another_virtual_environment_play_on_every_node_that_has_it_or_may_set_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    site, caches = tmp_path / "site", [tmp_path / "first", tmp_path / "second"]
+    variables = forms.install(site, caches[0])
+    forms.set_up(site, variables)
+    cluster = Cluster()
+    try:
+        for number, cache in enumerate(caches):
+            # What processes of a node find is what its Ray was started with.
+            monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+            cluster.add_node(**NODE, **({} if number else {"include_dashboard": False}))
+
+        def play(name: str, **sets: Any) -> subprocess.CompletedProcess[str]:
+            line = ["run", "--env", "forms", "--algo", "grpo", "--out", name, *settings({**FORMS, **sets})]
+            return subprocess.run(
+                agentrl(*line), capture_output=True, text=True, env=variables, cwd=tmp_path, check=False
+            )
+
+        spread = {**on_nodes(cluster), "runtime.env_houses": 4}
+        said = " ".join(play("refused", **spread).stderr.split())
+        sentence = r"on the node \S+: the env 'forms' plays in .*, which is not set up; set it up with"
+        assert re.search(sentence, said), said
+        assert "Traceback" not in said
+        assert not list(caches[1].rglob("done.json"))
+
+        # Of the two houses of a node one sets it up, and the other waits for that.
+        for name, sets in (("built", {**spread, "runtime.setup": True}), ("there", spread), ("here", {})):
+            done = play(name, **sets)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "not replaced" not in done.stderr
+            assert len(list(caches[1].rglob("done.json"))) == 1
+            assert metrics(tmp_path / name)[0]["failed"] == 0
+        assert_alike(metrics(tmp_path / "built"), metrics(tmp_path / "here"))
+        assert_alike(metrics(tmp_path / "there"), metrics(tmp_path / "here"))
     finally:
         cluster.shutdown()

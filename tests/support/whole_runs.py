@@ -20,18 +20,19 @@ def agentrl(*words: str) -> list[str]:
     return [sys.executable, "-m", "agentrl", *words]
 
 
-def words(folder: Path, **settings: Any) -> list[str]:
+def words(folder: Path, **sets: Any) -> list[str]:
     """Return the words for a small run in `folder` that differs from others by its settings."""
-    return ["run", "--env", "deepsearch", "--out", str(folder), *_sets({**SMALL, **settings})]
+    return ["run", "--env", "deepsearch", "--out", str(folder), *settings({**SMALL, **sets})]
 
 
-def command(folder: Path, **settings: Any) -> list[str]:
+def command(folder: Path, **sets: Any) -> list[str]:
     """Return the command for such a run."""
-    return agentrl(*words(folder, **settings))
+    return agentrl(*words(folder, **sets))
 
 
-def _sets(settings: Mapping[str, Any]) -> list[str]:
-    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+def settings(sets: Mapping[str, Any]) -> list[str]:
+    """Return the words for settings."""
+    return [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
 
 
 def finish(line: list[str]) -> subprocess.CompletedProcess[str]:
@@ -41,9 +42,9 @@ def finish(line: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def resume(folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+def resume(folder: Path, **sets: Any) -> subprocess.CompletedProcess[str]:
     """See the run in `folder` through from its last checkpoint."""
-    return finish(agentrl("run", "--resume", str(folder), *_sets(settings)))
+    return finish(agentrl("run", "--resume", str(folder), *settings(sets)))
 
 
 def wait_for_steps(process: subprocess.Popen[Any], folder: Path, steps: int) -> None:
