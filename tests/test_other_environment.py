@@ -1,50 +1,21 @@
 """An env whose world needs pydantic 1 is installed, set up and trained by name, beside pydantic 2."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "other_environment"
-PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-
-
-def run(*command: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """Return what the command prints."""
-    done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, env=environment, cwd=folder, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from forms import EXAMPLE, install, run, set_up
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """Install the example beside this environment, set up its own, and return the variables."""
-    site, cache = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("cache")
-    offline = ["--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*PIP, "install", "--quiet", *offline, "--target", str(site), str(EXAMPLE)], check=True)
-    path = os.pathsep.join([str(site), *(str(Path(entry).absolute()) for entry in sys.path if entry)])
-    variables = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(cache)}
-    fetch = [
-        *PIP,
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(cache / "wheels"),
-        "pydantic>=1.10.17,<2",
-    ]
-    fetched = subprocess.run(fetch, capture_output=True, text=True, check=False)
-    if fetched.returncode:
-        reason = (fetched.stderr.strip().splitlines() or ["no reason given"])[-1]
-        pytest.skip(f"pip can fetch no pydantic 1 here: {reason}")
-    run("-m", "agentrl", "env", "setup", "forms", folder=site, environment=variables)
+    site = tmp_path_factory.mktemp("site")
+    variables = install(site, tmp_path_factory.mktemp("cache"))
+    set_up(site, variables)
     return variables
 
 

@@ -129,6 +129,20 @@ def test_engines_that_are_not_colocated_sit_on_gpus_of_their_own(tmp_path: Path)
         dry_run("one-node-8-gpus", tmp_path, "8x80", **apart)
 
 
+def test_every_machine_of_several_has_one_file_of_weights_for_all_its_engines(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
+    found = place(configured("four-nodes", tmp_path), parse("4x8x80"))
+
+    def files(machine: int, what: str) -> list[int]:
+        (load,) = (one for one in found.loads[f"cpu, machine {machine}"] if one.moment == "handing over")
+        return [each.bytes for _, holdings in load.held for each in holdings if each.what == what]
+
+    (size,) = files(1, "new weights")
+    assert size > 14 * 10**9 * 2
+    for machine in range(1, 5):
+        assert files(machine, "a file of weights") == files(machine, "the file of new weights") == [size]
+
+
 def test_what_is_too_large_is_refused_with_the_options_that_help(tmp_path: Path) -> None:
     with pytest.raises(AgentRLError, match=r"cuda:0 would have to hold \d+\.\d GiB while handing"):
         dry_run("one-node-8-gpus", tmp_path, "8x80", size="32B")

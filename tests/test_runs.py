@@ -4,11 +4,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
-from whole_runs import agentrl, command, finish, metrics, resume, wait_for_steps, weights
+from whole_runs import agentrl, command, finish, metrics, played, resume, wait_for_steps, weights, words
 
 pytest.importorskip("torch", reason="training needs torch")
 
@@ -60,6 +62,48 @@ def test_ctrl_c_saves_what_is_recorded_and_exits_with_130(
     resume(folder)
     assert metrics(folder) == metrics(calm)
     assert weights(folder) == weights(calm)
+
+
+# A run one of whose env workers is killed when it has answered for the third time in the second update.
+KILLING_A_WORKER = """
+import os, signal, sys
+from itertools import count
+from pathlib import Path
+from agentrl.cli import main
+from agentrl.hosting.worker_env import WorkerEnv
+
+step, counted, record = WorkerEnv.step, count(1), Path(sys.argv[1])
+
+async def step_and_kill(self, action):
+    answer = await step(self, action)
+    if record.exists() and next(counted) == 3:
+        os.kill(self.pid, signal.SIGKILL)
+    return answer
+
+WorkerEnv.step = step_and_kill
+main(sys.argv[2:])
+"""
+
+
+def test_a_run_whose_env_worker_is_killed_loses_one_episode_and_nothing_else(
+    calm: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hit"
+    line = words(folder, steps=3, **{"simulator.workers": 2})
+    finish([sys.executable, "-c", KILLING_A_WORKER, str(folder / "metrics.jsonl"), *line])
+    rows = metrics(folder)
+    assert [row["failed"] for row in rows] == [0, 1 / 8, 0]
+    names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
+    # Who is computed beside whom depends on when workers answer, and with it the last digits.
+    before, after = ([row[0][name] for name in names] for row in (rows, metrics(calm)))
+    assert before == pytest.approx(after, abs=1e-4)
+    pairs = list(zip(played(folder, 2), played(calm, 2), strict=True))
+    (lost,) = (hit for hit, _ in pairs if hit["stop"] == "error")
+    assert "was killed by SIGKILL" in lost["error"]
+    for hit, whole in pairs:
+        assert hit["seed"] == whole["seed"]
+        assert hit is lost or hit["turns"] == whole["turns"]
+    assert rows[1]["reward"] == pytest.approx(mean(hit["reward"] for hit, _ in pairs if hit is not lost))
 
 
 # All that PPO must not lose: critic, optimizers, the critic's warm-up, a curriculum that learns.

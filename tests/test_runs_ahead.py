@@ -1,7 +1,6 @@
 """Whole runs that play ahead of the trainer, or cut off what is slow: how stale they get, how they go on."""
 
 import asyncio
-import gzip
 import json
 import re
 import signal
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from whole_runs import command, finish, metrics, recorded, resume, train_here, wait_for_steps, weights
+from whole_runs import command, finish, metrics, played, recorded, resume, train_here, wait_for_steps, weights
 
 pytest.importorskip("torch", reason="training needs torch")
 
@@ -25,12 +24,6 @@ from agentrl.types import Completion, Sampling
 from agentrl_torch import TorchEngine, TorchTrainer
 
 FIVE_STEPS = {"steps": 5, "checkpoints.every": 2}
-
-
-def played(folder: Path, step: int) -> list[dict[str, Any]]:
-    """Return the trajectories of an update."""
-    with gzip.open(folder / "trajectories" / f"step-{step:06d}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def tokens(folder: Path, step: int) -> list[Any]:

@@ -39,12 +39,21 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Something that takes memory at some moment; `device` is where, if not where its occupant computes."""
+    """Something that takes memory at some moment.
+
+    Attributes:
+        what: the name of it.
+        bytes: that it takes.
+        moment: when.
+        device: where, if not where its occupant computes.
+        shared: whether all who hold it on a device have it between them.
+    """
 
     what: str
     bytes: int
     moment: Moment = "always"
     device: str | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +142,13 @@ def peak(loads: Iterable[Load]) -> Load:
 
 
 def _at(occupants: Iterable[Occupant], device: str, moment: Moment, *, overlapping: bool) -> Load:
-    held = []
+    held: list[tuple[Occupant, tuple[Holding, ...]]] = []
     for each in occupants:
         holdings = each.at(device, moment)
         if overlapping and moment == "learning":
             holdings += [one for one in each.at(device, "playing") if one.moment == "playing"]
+        known = {one for _, earlier in held for one in earlier if one.shared}
+        holdings = [one for one in holdings if one not in known]
         if holdings:
             held.append((each, tuple(holdings)))
     return Load(device, moment, tuple(held))

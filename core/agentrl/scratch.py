@@ -20,11 +20,14 @@ _PREFIX, _LOCK = "agentrl-", ".kept"
 _held: dict[Path, int] = {}
 
 
-def make_folder(what: str, size: int = 0) -> Path:
-    """Return a new folder, in memory if there is room for `size` bytes; `what` it is for is in its name."""
-    memory = shared_memory(size)
+def make_folder(what: str, size: int = 0, *, beside: Path | None = None) -> Path:
+    """Return a new folder, in memory if there is room for `size` bytes, or `beside` another one of ours.
+
+    `what` it is for is in its name.
+    """
+    place = shared_memory(size) if beside is None else beside.parent
     sweep()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-", dir=memory))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-", dir=place))
     not_yet = folder.with_name(f"{_lock_of(folder).name}-not-yet")
     lock = os.open(not_yet, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)

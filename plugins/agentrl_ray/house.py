@@ -8,6 +8,7 @@ import asyncio
 import os
 from typing import Any
 
+from agentrl.errors import AgentRLError, UsageError
 from agentrl.hosting.elsewhere import RemoteEnv, set_up, site_of
 from agentrl.hosting.housing import Housing
 from agentrl.hosting.pool import EnvPool
@@ -36,9 +37,12 @@ class House:
         prepare(visit, address)
         if os.path.isdir(visit.folder):
             os.chdir(visit.folder)
-        if setup:
-            await asyncio.to_thread(_set_up, housing.env)
-        self._pool = housing.open()
+        try:
+            if setup:
+                await asyncio.to_thread(_set_up, housing.env)
+            self._pool = housing.open()
+        except AgentRLError as error:
+            raise UsageError(f"on the node {address}: {error}") from error
         return ray.get_runtime_context().get_node_id(), address
 
     async def borrow(self, loan: int) -> None:
@@ -81,4 +85,4 @@ def _set_up(name: str) -> None:
     if issubclass(env, RemoteEnv):
         site = site_of(env, name)
         if not site.ready:
-            set_up(site)
+            set_up(site, wait=True)  # another house may be here, or have the same files

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from agentrl.scratch import make_folder, remove_folder
+from agentrl_ray.copies import link
 from agentrl_ray.network import interface_of
 from agentrl_ray.visiting import Visit, prepare
 from agentrl_ray.wire import Wire, pair
@@ -106,8 +108,7 @@ class Keeper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for folder in self._folders:
-            remove_folder(Path(folder))
+        self._clear()
 
     def free_port(self) -> int:
         """Return a port of this node that nobody listens at now."""
@@ -118,9 +119,20 @@ class Keeper:
 
     def room(self, size: int) -> str:
         """Return a new folder with room for so many bytes, in memory if it can be; those before are gone."""
-        while self._folders:
-            remove_folder(Path(self._folders.pop()))
+        self._clear()
         self._folders.append(str(make_folder("ray", size)))
+        return self._folders[-1]
+
+    def adopt(self, places: Sequence[str], names: Sequence[str]) -> str | None:
+        """Return a new folder with files that one of these places on this node has; None if none has them.
+
+        As with `room`, those before are gone.
+        """
+        linked = next(filter(None, (link(Path(place), names) for place in reversed(places))), None)
+        if linked is None:
+            return None
+        self._clear()
+        self._folders.append(str(linked))
         return self._folders[-1]
 
     def write(self, path: str, offset: int, data: bytes) -> None:
@@ -149,6 +161,10 @@ class Keeper:
         if folder in self._folders:
             self._folders.remove(folder)
             remove_folder(Path(folder))
+
+    def _clear(self) -> None:
+        while self._folders:
+            remove_folder(Path(self._folders.pop()))
 
     def _epitaph(self) -> str:
         code = self._process.wait()

@@ -13,8 +13,9 @@ from agentrl.errors import AgentRLError
 from agentrl.runtime import Peer
 from agentrl.scratch import scratch
 from agentrl_ray.cluster import Cluster
+from agentrl_ray.copies import Copies
 from agentrl_ray.keeper import BATCH, Born
-from agentrl_ray.transport import fetch, ship
+from agentrl_ray.transport import fetch
 from agentrl_ray.wire import pair
 
 # Seconds for what an actor that is alive does at once.
@@ -27,11 +28,14 @@ class RayPeer(Peer):
     # That a node does not answer any more Ray believes only after a while.
     hindsight = 20.0
 
-    def __init__(self, keeper: Any, born: Born, threads: int | None, cluster: Cluster) -> None:
-        """Take the actor, where it is, and how many threads its process may keep busy."""
+    def __init__(
+        self, keeper: Any, born: Born, threads: int | None, cluster: Cluster, copies: Copies
+    ) -> None:
+        """Take the actor, where it is, how many threads its process may keep busy, and what nodes have."""
         self._keeper = keeper
         self._born = born
         self._cluster = cluster
+        self._copies = copies
         self._how = ""
         self._ended = threading.Event()
         self._over = False
@@ -82,13 +86,15 @@ class RayPeer(Peer):
     def deliver(self, folder: Path) -> Path:
         """Return where the process finds the files of `folder`: there, if it is on this machine, or a copy.
 
+        Processes of one node have one copy between them.
+
         Raises:
             EOFError: the process is gone.
         """
         if self._near:
             return folder
         with self._living():
-            return ship(self._keeper, folder)
+            return self._copies.bring(folder, self._born.node, self._keeper)
 
     @contextmanager
     def received(self, size: int, write: Callable[[Path], None]) -> Iterator[Path]:

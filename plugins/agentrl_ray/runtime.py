@@ -2,8 +2,9 @@
 
 How its rooms fit together: `config` is what can be said; `placement` decides who gets which part of the
 cluster, and `cluster` asks Ray for it. A process of a trainer or engine is kept by a `keeper` on its node,
-and is a `peer` here; `wire` and `transport` lead there. Envs live in a `house` on each node, which `building`
-builds, and `pool` lends them. `visiting` is what every node is looked at for.
+and is a `peer` here; `wire` and `transport` lead there, and `copies` knows which files are there. Envs live
+in a `house` on each node, which `building` builds, and `pool` lends them. `visiting` is what every node is
+looked at for.
 """
 
 import logging
@@ -19,6 +20,7 @@ from agentrl.runtime import Peer, Plan, Program, Runtime
 from agentrl_ray.building import Builder
 from agentrl_ray.cluster import Cluster, wait_for
 from agentrl_ray.config import RayConfig
+from agentrl_ray.copies import Copies
 from agentrl_ray.keeper import SIDE_BY_SIDE, Born, Keeper, Order
 from agentrl_ray.peer import RayPeer
 from agentrl_ray.placement import Layout, Place, lay_out
@@ -41,6 +43,7 @@ class RayRuntime(Runtime):
         super().__init__(config)
         self._cluster: Cluster | None = None
         self._peers: list[RayPeer] = []
+        self._copies = Copies()
 
     @property
     def colocates(self) -> bool:
@@ -82,7 +85,10 @@ class RayRuntime(Runtime):
                 _kill(keeper)
             raise
         pairs = zip(keepers, begun, places, programs, strict=True)
-        peers = [RayPeer(keeper, born, _threads(place, own), cluster) for keeper, born, place, own in pairs]
+        peers = [
+            RayPeer(keeper, born, _threads(place, own), cluster, self._copies)
+            for keeper, born, place, own in pairs
+        ]
         self._peers = [*self._peers, *peers]
         return [*peers]
 

@@ -38,17 +38,21 @@ def of_engine(config: Any, model: Path | str, resources: Resources, work: Worklo
     adapters = _adapters(config.lora_rank, shapes, names) * number if config.lora_rank else 0
     held = weights // size + adapters
     holdings = _holdings(config, resources.device, held, token // size, longest, work)
-    occupants = tuple(
+    files = _files(weights) if config.engines else []
+    occupants: tuple[Occupant, ...] = tuple(
         Occupant(
             "engine" if engines == 1 else f"engine {index}",
             "its own" if config.engines else "main",
             device,
             config.threads or resources.threads if device == MAIN_MEMORY else 1,
-            (*holdings, *(_files(config, weights) if number == 0 else ())),
+            (*holdings, *(files if first else ())),
         )
         for index in range(engines)
-        for number, device in _devices(resources.device, index, size)
+        for first, device in _devices(resources.device, index, size)
     )
+    if config.engines:
+        new = Holding("new weights", weights, "handing over")
+        occupants = Occupant("engine, handover", "main", MAIN_MEMORY, 1, (new, *files)), *occupants
     cache = next(each.bytes for each in holdings if each.what == CACHE)
     room = cache // max(1, token // size)
     said = f"each vLLM keeps {room:,} tokens, {room // longest:,} episodes of {longest:,}; more wait"
@@ -78,13 +82,11 @@ def _holdings(
     return [*awake, Holding("weights, asleep", weights, "learning", MAIN_MEMORY)]
 
 
-def _files(config: Any, weights: int) -> list[Holding]:
-    """Return what vLLMs in processes of their own share: a file of weights, which stays until the next."""
-    if not config.engines:
-        return []
+def _files(weights: int) -> list[Holding]:
+    """Return the files that all vLLMs of a machine share: one stays until the last of them has the next."""
     return [
-        Holding("a file of weights", weights, "afterwards", MAIN_MEMORY),
-        Holding("new weights and their file", 2 * weights, "handing over", MAIN_MEMORY),
+        Holding("a file of weights", weights, "afterwards", MAIN_MEMORY, shared=True),
+        Holding("the file of new weights", weights, "handing over", MAIN_MEMORY, shared=True),
     ]
 
 
@@ -104,9 +106,9 @@ def _token(text: Any, number: int) -> int:
     return int(2 * text.num_hidden_layers * heads * size * number)
 
 
-def _devices(device: str, index: int, size: int) -> list[tuple[int, str]]:
-    """Return the devices of vLLM number `index`, each numbered among those of all."""
+def _devices(device: str, index: int, size: int) -> list[tuple[bool, str]]:
+    """Return the devices of vLLM number `index`, and of each whether it is its first."""
     if torch.device(device).type == "cpu":
-        return [(index, device)]
-    begin, first = torch.device(device).index or 0, index * size
-    return [(number, f"cuda:{begin + number}") for number in range(first, first + size)]
+        return [(True, device)]
+    begin = (torch.device(device).index or 0) + index * size
+    return [(number == begin, f"cuda:{number}") for number in range(begin, begin + size)]

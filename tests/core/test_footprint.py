@@ -1,6 +1,7 @@
 """What devices hold at which moment, and how a machine is described."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def test_what_lies_elsewhere_is_counted_there() -> None:
     found = fullest([occupant("trainer", *holdings)])
     assert found["cuda:0"].bytes == 5
     assert (found["cpu"].bytes, found["cpu"].moment) == (7, "handing over")
+
+
+def test_what_is_shared_is_counted_once_on_each_device() -> None:
+    file = Holding("file", 7, "handing over", "cpu", shared=True)
+    engines = [occupant(f"engine {number}", Holding("weights", 5), file) for number in range(2)]
+    found = fullest([*engines, occupant("run", Holding("new", 1), replace(file, device="cpu, machine 2"))])
+    assert (found["cpu"].bytes, found["cpu, machine 2"].bytes, found["cuda:0"].bytes) == (7, 7, 11)
 
 
 @pytest.mark.parametrize(

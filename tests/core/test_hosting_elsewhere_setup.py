@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +27,8 @@ here=$(dirname "$0")
 echo "$@" >> {folder}/calls
 case "$*" in
 *venv*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
-*pip*) [ -e {folder}/hang ] && echo $$ > {folder}/hanging && sleep 600; echo "pip at work" ;;
+*pip*) [ -e {folder}/hang ] && echo $$ > {folder}/hanging
+  while [ -e {folder}/hang ]; do sleep 0.1; done; echo "pip at work" ;;
 *"fetch "*) [ -e {folder}/offline ] && echo "trying" && echo "no network" && exit 3
   echo "$@" > {folder}/fetched ;;
 *broken*) [ -e {folder}/broken ] && echo "a long story" && echo "its sad end" >&2 && exit 7 ;;
@@ -102,6 +104,13 @@ def test_a_step_that_fails_is_told_with_the_log_and_its_last_lines(site: Site, t
     assert site.ready
 
 
+def until_pip_hangs(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (folder / "hanging").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 # What was started in the background of a shell ignores interrupts; so does whoever tests it there.
 SETUP = """
 import signal
@@ -128,25 +137,35 @@ def test_an_interrupted_installation_is_done_again_from_the_beginning(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", script, str(site.base), Elsewhere.__module__]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as building:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "hanging").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until_pip_hangs(tmp_path)
         with pytest.raises(AgentRLError, match=f"is being set up by process {building.pid}; wait until"):
             set_up(site)
         with pytest.raises(AgentRLError, match="is being set up"):
             remove(site)
         building.send_signal(number)
-    (tmp_path / "hang").unlink()
     if number == signal.SIGKILL:
         with pytest.raises(AgentRLError, match="is being set up"):
             set_up(site)  # pip has outlived who called it
         os.killpg(int((tmp_path / "hanging").read_text()), signal.SIGKILL)
-        time.sleep(0.1)
+    (tmp_path / "hang").unlink()
     calls(tmp_path)
-    set_up(site)
+    set_up(site, wait=True)
     assert calls(tmp_path) == ["venv", "pip", "unpack", "broken"]
     assert site.ready
+
+
+def test_whoever_waits_for_another_set_up_has_what_that_has_done(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "hang").touch()
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(set_up, site)
+        until_pip_hangs(tmp_path)
+        second = threads.submit(set_up, site, wait=True)
+        time.sleep(0.2)
+        assert not second.done()
+        (tmp_path / "hang").unlink()
+        second.result(60)
+        first.result(60)
+    assert calls(tmp_path) == ["venv", "pip", "unpack", "broken"]
 
 
 FETCH = SetupStep("fetch", ("fetch", "{files}"), option="--data", help="more to play with")

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentrl import UsageError
-from agentrl.footprint import Holding, Workload
+from agentrl.footprint import Holding, Workload, loads
 from agentrl.interfaces import Resources
 from agentrl_deepspeed import DeepSpeedTrainer
 from agentrl_grpo import GRPO
@@ -196,14 +196,15 @@ def test_vllms_take_their_share_of_a_gpu_and_have_one_file_of_weights_between_th
     weights = numbers(Qwen2ForCausalLM.from_pretrained(tied).parameters()) // 2
     work = replace(WORK, device_memory=10**9)
     engine = VLLMEngine(VLLMEngine.Config(engines=2, gpu_memory=0.5))
-    first, second = engine.footprint(tied, Resources(device="cuda:1"), work).occupants
-    assert (first.device, second.device) == ("cuda:1", "cuda:2")
+    occupants = engine.footprint(tied, Resources(device="cuda:1"), work).occupants
+    handover, first, second = occupants
+    assert (handover.device, first.device, second.device) == ("cpu", "cuda:1", "cuda:2")
     for each in (first, second):
         assert sum(one.bytes for one in each.at(each.device, "playing")) == 10**9 // 2
         assert not each.at(each.device, "learning")
         assert sum(one.bytes for one in each.at("cpu", "learning")) >= weights
-    assert [one.bytes for one in first.at("cpu", "playing")] == [weights]
-    assert not second.at("cpu", "playing")
+    held = {load.moment: load.bytes for load in loads(occupants, overlapping=False)["cpu"]}
+    assert (held["playing"], held["learning"], held["handing over"]) == (weights, 3 * weights, 3 * weights)
 
 
 def test_vllm_on_the_cpu_keeps_weights_and_cache(tied: Path) -> None:

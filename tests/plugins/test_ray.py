@@ -3,10 +3,13 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -15,14 +18,16 @@ from typing import Any
 
 import pytest
 
+import forms
 from agentrl.errors import AgentRLError, EnvLost, UsageError
 from agentrl.hosting.housing import Housing
 from agentrl.interfaces import Crew, Resources
 from agentrl.plugins import make
 from agentrl.runtime import Plan, Program
 from agentrl.types import Group, Segment, Span, Task, Trajectory
-from agentrl_ray import RayRuntime
-from whole_runs import command, finish, metrics, resume, wait_for_steps
+from agentrl_ray import RayRuntime, transport
+from agentrl_ray.transport import PIECE, pieces
+from whole_runs import agentrl, command, finish, metrics, resume, settings, wait_for_steps, words
 
 ray = pytest.importorskip("ray", reason="install agentrl's extra 'ray'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -156,6 +161,62 @@ def test_files_are_carried_to_another_node_and_back(cluster: Any, echo: Program,
             with peer.received(10, write) as here:
                 assert here.read_bytes() == b"from there"
             assert not here.parent.exists()
+
+
+def test_a_node_gets_files_once_however_many_processes_it_keeps(
+    cluster: Any, echo: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(transport, "pieces", lambda size: sent.append(size) or pieces(size))
+    folders = [tmp_path / str(version) for version in range(3)]
+    for version, folder in enumerate(folders):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "weights").write_bytes(random.Random(version).randbytes(PIECE + 100))
+
+    def read(peer: Any, place: Path) -> bytes:
+        peer.connection.send(place / "model" / "weights")
+        found: bytes = peer.connection.recv()
+        return found
+
+    def bring(peers: list[Any], version: int) -> list[Path]:
+        """Have all ask at once, and see that each finds the files."""
+        with ThreadPoolExecutor() as threads:
+            places = list(threads.map(lambda peer: peer.deliver(folders[version]), peers))
+        expected = (folders[version] / "model" / "weights").read_bytes()
+        found = [read(peer, place) for peer, place in zip(peers, places, strict=True)]
+        assert found == [expected] * len(peers)
+        return places
+
+    with running(cluster, Plan(Crew(6)), strategy="SPREAD") as runtime:
+        programs = [replace(echo, number=number) for number in range(6)]
+        peers = runtime.launch(programs)
+        far = [peer for peer in peers if not peer._near]
+        assert len(far) == 3
+        first = bring(far, 0)
+        assert len(sent) == 1
+        assert len(set(first)) == 3
+        second = [*bring(far[:1], 1), *bring(far[1:], 1)]
+        assert len(sent) == 2
+        assert not any(place.exists() for place in first)
+
+        # Whoever had them last, or first, is lost; another on its node has them from those that are left.
+        for lost in (far[2], far[0]):
+            kill_keeper(lost)
+            assert "was lost with" in lost.epitaph()
+            (again,) = runtime.launch([programs[peers.index(lost)]])
+            far[far.index(lost)] = peers[peers.index(lost)] = again
+            second += bring([again], 1)
+        assert len(sent) == 2
+        assert read(far[1], second[1]) == (folders[1] / "model" / "weights").read_bytes()
+
+        # What is another file by now is sent.
+        (folders[1] / "model" / "weights").write_bytes(b"others of the same name")
+        second += bring(far, 1)
+        assert len(sent) == 3
+        last = bring(far, 2)
+        assert len(sent) == 4
+        assert not any(place.exists() for place in second)
+    assert not any(place.exists() for place in last)
 
 
 def kill_keeper(peer: Any) -> None:
@@ -357,6 +418,41 @@ def assert_alike(one: list[dict[str, float]], other: list[dict[str, float]]) -> 
         assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-4)
 
 
+# A run whose houses are killed when an env in them has answered for the so-and-so-many-th time.
+LOSING_HOUSES = """
+import os, signal, sys
+from itertools import count
+from agentrl.cli import main
+from agentrl_ray.housed_env import HousedEnv
+
+step, counted, losses = HousedEnv.step, count(1), {int(each) for each in sys.argv[1].split(",")}
+
+async def step_and_lose(self, action):
+    answer = await step(self, action)
+    if next(counted) in losses:
+        number = await self._house.__ray_call__.remote(lambda house: os.getpid())
+        os.kill(number, signal.SIGKILL)
+    return answer
+
+HousedEnv.step = step_and_lose
+main(sys.argv[2:])
+"""
+
+
+def test_a_run_that_loses_houses_amid_episodes_has_the_numbers_of_a_calm_one(
+    cluster: Any, tmp_path: Path
+) -> None:
+    sets = {"simulator.workers": 4, "steps": 3}
+    finish(command(tmp_path / "calm", **sets))
+    there = words(tmp_path / "hit", **sets, **on_nodes(cluster))
+    said = " ".join(finish([sys.executable, "-c", LOSING_HOUSES, "15,40", *there]).stderr.split())
+    assert said.count("2 env workers: was lost with the Ray actor on the node") == 2, said
+    assert said.count("what they played is played again") == 2
+    calm, hit = metrics(tmp_path / "calm"), metrics(tmp_path / "hit")
+    assert_alike(hit, calm)
+    assert [row["failed"] for row in hit] == [0, 0, 0]
+
+
 def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
@@ -378,5 +474,52 @@ def test_a_run_that_loses_a_node_says_so_and_resumes_to_the_same_numbers(tmp_pat
         cluster.add_node(**NODE)
         resume(folder)
         assert_alike(metrics(folder), calm)
+    finally:
+        cluster.shutdown()
+
+
+FORMS = {
+    **{"warmup": 2, "steps": 1, "tasks_per_step": 2, "group_size": 4, "evaluation.tasks": 4, "threads": 1},
+    "simulator.workers": 4,
+}
+
+
+def test_envs_in_another_virtual_environment_play_on_every_node_that_has_it_or_may_set_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    site, caches = tmp_path / "site", [tmp_path / "first", tmp_path / "second"]
+    variables = forms.install(site, caches[0])
+    forms.set_up(site, variables)
+    cluster = Cluster()
+    try:
+        for number, cache in enumerate(caches):
+            # What processes of a node find is what its Ray was started with.
+            monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+            cluster.add_node(**NODE, **({} if number else {"include_dashboard": False}))
+
+        def play(name: str, **sets: Any) -> subprocess.CompletedProcess[str]:
+            line = ["run", "--env", "forms", "--algo", "grpo", "--out", name, *settings({**FORMS, **sets})]
+            return subprocess.run(
+                agentrl(*line), capture_output=True, text=True, env=variables, cwd=tmp_path, check=False
+            )
+
+        spread = {**on_nodes(cluster), "runtime.env_houses": 4}
+        said = " ".join(play("refused", **spread).stderr.split())
+        sentence = r"on the node \S+: the env 'forms' plays in .*, which is not set up; set it up with"
+        assert re.search(sentence, said), said
+        assert "Traceback" not in said
+        assert not list(caches[1].rglob("done.json"))
+
+        # Of the two houses of a node one sets it up, and the other waits for that.
+        for name, sets in (("built", {**spread, "runtime.setup": True}), ("there", spread), ("here", {})):
+            done = play(name, **sets)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "not replaced" not in done.stderr
+            assert len(list(caches[1].rglob("done.json"))) == 1
+            assert metrics(tmp_path / name)[0]["failed"] == 0
+        assert_alike(metrics(tmp_path / "built"), metrics(tmp_path / "here"))
+        assert_alike(metrics(tmp_path / "there"), metrics(tmp_path / "here"))
     finally:
         cluster.shutdown()

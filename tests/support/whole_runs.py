@@ -1,5 +1,6 @@
 """Whole runs in processes of their own, small: how they are started and waited for, and what they leave."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -19,18 +20,19 @@ def agentrl(*words: str) -> list[str]:
     return [sys.executable, "-m", "agentrl", *words]
 
 
-def words(folder: Path, **settings: Any) -> list[str]:
+def words(folder: Path, **sets: Any) -> list[str]:
     """Return the words for a small run in `folder` that differs from others by its settings."""
-    return ["run", "--env", "deepsearch", "--out", str(folder), *_sets({**SMALL, **settings})]
+    return ["run", "--env", "deepsearch", "--out", str(folder), *settings({**SMALL, **sets})]
 
 
-def command(folder: Path, **settings: Any) -> list[str]:
+def command(folder: Path, **sets: Any) -> list[str]:
     """Return the command for such a run."""
-    return agentrl(*words(folder, **settings))
+    return agentrl(*words(folder, **sets))
 
 
-def _sets(settings: Mapping[str, Any]) -> list[str]:
-    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+def settings(sets: Mapping[str, Any]) -> list[str]:
+    """Return the words for settings."""
+    return [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
 
 
 def finish(line: list[str]) -> subprocess.CompletedProcess[str]:
@@ -40,18 +42,18 @@ def finish(line: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def train_here(folder: Path, **settings: Any) -> None:
+def train_here(folder: Path, **sets: Any) -> None:
     """See such a run through in this process, where a test can reach into it."""
     from agentrl.config import resolve
     from agentrl.display import Display
     from agentrl.run import train
 
-    train(resolve({"env": "deepsearch", **SMALL, **settings}), folder, False, Display())
+    train(resolve({"env": "deepsearch", **SMALL, **sets}), folder, False, Display())
 
 
-def resume(folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+def resume(folder: Path, **sets: Any) -> subprocess.CompletedProcess[str]:
     """See the run in `folder` through from its last checkpoint."""
-    return finish(agentrl("run", "--resume", str(folder), *_sets(settings)))
+    return finish(agentrl("run", "--resume", str(folder), *settings(sets)))
 
 
 def wait_for_steps(process: subprocess.Popen[Any], folder: Path, steps: int) -> None:
@@ -69,6 +71,12 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """Return the metrics of each step that do not depend on the clock."""
     return [{key: row[key] for key in row if not key.startswith(CLOCKED)} for row in recorded(folder)]
+
+
+def played(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Return the trajectories of a step."""
+    record = gzip.decompress((folder / "trajectories" / f"step-{step:06d}.jsonl.gz").read_bytes())
+    return [json.loads(line) for line in record.splitlines()]
 
 
 def weights(folder: Path) -> str:

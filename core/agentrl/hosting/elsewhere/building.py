@@ -31,6 +31,7 @@ def set_up(
     *,
     options: Mapping[str, str] = MappingProxyType({}),
     force: bool = False,
+    wait: bool = False,
     report: Report = _silent,
 ) -> None:
     """Build the environment, or what is missing of it, and then do what is asked for by options.
@@ -39,13 +40,14 @@ def set_up(
         site: where it is, and what it is made of.
         options: of the env's own steps, such as `{"--data": ""}`, with their values.
         force: begin anew.
+        wait: for another process that is at work on it; what that has done is not done again.
         report: is told of every step and every line of its output.
 
     Raises:
         AgentRLError: a step failed, another process is at work, or the disk is full; the message says where
             the log is and how it ends.
     """
-    with _locked(site) as lock:
+    with _locked(site, wait=wait) as lock:
         if force or not site.python.exists():
             _forget(site)
         write_json(site.folder / NOTE, site.note, "whose environment it is")
@@ -183,18 +185,18 @@ def _clean(line: str) -> str:
 
 
 @contextmanager
-def _locked(site: Site) -> Iterator[int]:
+def _locked(site: Site, *, wait: bool = False) -> Iterator[int]:
     """Keep other set-ups out; the block gets the lock's file.
 
     Raises:
-        AgentRLError: one is at work.
+        AgentRLError: one is at work, and is not waited for.
     """
     with writing(site.folder, "the environment"):
         site.folder.mkdir(parents=True, exist_ok=True)
         file = _lock_of(site).open("a+", encoding="utf-8")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             raise AgentRLError(
