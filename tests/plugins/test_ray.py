@@ -444,7 +444,7 @@ def test_a_run_that_loses_houses_amid_episodes_has_the_numbers_of_a_calm_one(
 ) -> None:
     sets = {"simulator.workers": 4, "steps": 3}
     finish(command(tmp_path / "calm", **sets))
-    there = words(tmp_path / "hit", **sets, **on_nodes(cluster))
+    there = words(tmp_path / "hit", **sets, **on_nodes(cluster), **{"runtime.env_houses": 2})
     said = " ".join(finish([sys.executable, "-c", LOSING_HOUSES, "15,40", *there]).stderr.split())
     assert said.count("2 env workers: was lost with the Ray actor on the node") == 2, said
     assert said.count("what they played is played again") == 2
