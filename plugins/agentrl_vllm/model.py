@@ -94,8 +94,10 @@ def describe(path: Path | str) -> Model:
         )
     text = config.get_text_config()
     context = int(getattr(text, "max_position_embeddings", None) or tokenizer.model_max_length)
-    ends = _end_ids(path, config, tokenizer.eos_token_id)
-    return Model(tokenizer, context, int(text.vocab_size), ends, *parameters(config))
+    vocabulary = int(text.vocab_size)
+    # vLLM refuses to wait for a token that a model cannot sample; some tokenizers have more than their model.
+    ends = tuple(end for end in _end_ids(path, config, tokenizer.eos_token_id) if end < vocabulary)
+    return Model(tokenizer, context, vocabulary, ends, *parameters(config))
 
 
 def parameters(config: Any) -> tuple[dict[str, torch.Size], list[list[str]]]:

@@ -1,10 +1,12 @@
 """The rooms of the vLLM engine that need no vLLM."""
 
 import asyncio
+import json
 import weakref
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copytree
 from typing import Any, ClassVar
 
 import pytest
@@ -135,6 +137,16 @@ def test_a_model_is_described_without_loading_a_weight() -> None:
     assert set(checked) == set(load_file(Tiny().path() / "model.safetensors"))
     with pytest.raises(AgentRLError, match=r"1 missing \(such as lm_head.weight\)"):
         model.checked({name: tensor for name, tensor in weights.items() if name != "lm_head.weight"})
+
+
+def test_ends_that_the_model_cannot_sample_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    copytree(Tiny().path(), folder)
+    known = describe(folder).end_ids
+    config = json.loads((folder / "config.json").read_text())
+    ends = {"eos_token_id": [*known, config["vocab_size"]]}
+    (folder / "generation_config.json").write_text(json.dumps(ends))
+    assert describe(folder).end_ids == known
 
 
 def test_weights_that_are_made_when_they_are_asked_for_are_not_kept() -> None:
