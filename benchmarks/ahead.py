@@ -92,7 +92,7 @@ def learnt(staleness: int, seed: int, options: argparse.Namespace) -> tuple[floa
     """Return success before and after, and the mean staleness of the tokens on the way."""
     name = f"learn-{staleness}-{seed}"
     settings = {**COMMON, "evaluation.every": 0, "staleness": staleness, "steps": options.steps}
-    found = recorded(options.records, name, settings, lambda: learn(options.out / name, seed, settings))
+    found = recorded(options, name, settings, lambda: learn(options.out / name, seed, settings))
     return found["before"], found["after"], found["lag"]
 
 

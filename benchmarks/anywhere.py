@@ -22,7 +22,7 @@ from typing import Any
 
 from learning import agentrl, read_lines, sets
 from learning_report import put
-from records import add_option, recorded
+from records import NotMeasuredError, add_option, recorded
 
 COMMON = {"evaluation.tasks": 200, "evaluation.every": 20, "checkpoints.every": 0}
 VLLM = {"engine": "vllm"}
@@ -94,8 +94,8 @@ def curve(way: Way, seed: int, options: argparse.Namespace) -> Curve | None:
     name = f"{way.name.replace(', ', '-').replace(' ', '-')}-{seed}"
     asked = {**COMMON, **way.settings, "steps": options.steps}
     try:
-        found = recorded(options.records, name, asked, lambda: train(way, name, seed, options))
-    except NotInstalledError as error:
+        found = recorded(options, name, asked, lambda: train(way, name, seed, options))
+    except (NotInstalledError, NotMeasuredError) as error:
         print(f"{way.name}, seed {seed}: left out; {error}")
         return None
     success = {int(step): share for step, share in found["success"].items()}

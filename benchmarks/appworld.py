@@ -85,7 +85,7 @@ def learnt(algorithm: str, seed: int, options: argparse.Namespace) -> Learnt:
     """Return how a run went, now or before."""
     name = f"{algorithm}-{seed}"
     asked = {**HELD_OUT, "suggested": AppWorld.suggests_with[MODEL]}
-    found = recorded(options.records, name, asked, lambda: train(algorithm, seed, options.out))
+    found = recorded(options, name, asked, lambda: train(algorithm, seed, options.out))
     return Learnt(algorithm, seed, found["goals"], found["scenarios"], found["minutes"])
 
 

@@ -66,7 +66,7 @@ def learnt(env: str, seed: int, options: argparse.Namespace) -> Learnt:
     """Return how a run went, now or before."""
     suggested = ENVS[env].suggests_with["tiny_web"]
     asked = {"tasks": TASKS[env], "jobs": options.jobs, "suggested": suggested}
-    found = recorded(options.records, f"{env}-{seed}", asked, lambda: train(env, seed, options))
+    found = recorded(options, f"{env}-{seed}", asked, lambda: train(env, seed, options))
     return Learnt(seed, found["success"], found["updates"], found["minutes"])
 
 

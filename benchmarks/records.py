@@ -8,22 +8,31 @@ from typing import Any
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--records` to a benchmark's options."""
+    """Add `--records` and `--only-recorded` to a benchmark's options."""
     parser.add_argument(
         "--records",
         type=Path,
         help="file of runs measured before, which are not run again; new ones are added",
     )
+    parser.add_argument(
+        "--only-recorded", action="store_true", help="measure nothing: take what --records has"
+    )
+
+
+class NotMeasuredError(SystemExit):
+    """Nobody has measured a run, and nobody is to do it now."""
 
 
 def recorded(
-    path: Path | None, name: str, asked: Mapping[str, Any], measure: Callable[[], dict[str, Any]]
+    options: argparse.Namespace, name: str, asked: Mapping[str, Any], measure: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return what the run `name` came to: as `path` has it, or as measured now, which is added there.
+    """Return what the run `name` came to: as `--records` has it, or as measured now, which is added there.
 
     Raises:
+        NotMeasuredError: it is not there, and nothing is to be measured.
         SystemExit: it was measured, but with other settings than those `asked` for.
     """
+    path: Path | None = options.records
     asked = json.loads(json.dumps(asked))
     lines = path.read_text().splitlines() if path is not None and path.exists() else []
     for record in map(json.loads, lines):
@@ -33,6 +42,8 @@ def recorded(
                     f"{path} has {name} with {record['asked']}, but {asked} is asked for: name another file"
                 )
             return record
+    if options.only_recorded:
+        raise NotMeasuredError(f"{name} has not been measured")
     record = {"run": name, "asked": asked, **measure()}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
