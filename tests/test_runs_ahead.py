@@ -48,8 +48,7 @@ def test_episodes_are_learnt_from_that_older_weights_began_and_no_older_ones_tha
 ) -> None:
     folder = tmp_path / "run"
     slow = {"hooks.chaos.delay": 0.02}
-    printed = finish(command(folder, staleness=staleness, **FIVE_STEPS, **slow)).stdout
-    assert "algorithm.correction" in printed or "correction: token" in printed
+    finish(command(folder, staleness=staleness, **FIVE_STEPS, **slow))
     rows = recorded(folder)
     assert len(rows) == 5
     for row in rows:

@@ -158,9 +158,20 @@ def _accepts(kind: str, name: str | None, option: str) -> bool:
 
 
 def _for_staleness(settings: Settings, algorithm: type[Plugin]) -> Layer:
-    """Return what episodes of older weights ask for: that tokens count by how likely they are now."""
-    stale = settings.tree().get("staleness") and "correction" in algorithm.Config.model_fields
-    return Layer.of("suggested for staleness", {"algorithm.correction": "token"} if stale else {})
+    """Return what episodes of older weights ask for where the ratio is not to the policy that sampled.
+
+    It is to that as a rule, and so an importance weight already; where the trainer computes the
+    log-probabilities before the update anew, it is not, and there has to be a weight besides.
+    """
+    tree = settings.tree()
+    options, trainer = tree.get("algorithm", {}), tree.get("trainer", {})
+    anew = (
+        options.get("kl") == "reward"
+        or options.get("reject_above") is not None
+        or trainer.get("old_logprobs") == "recompute"
+    )
+    weighed = tree.get("staleness") and anew and "correction" in algorithm.Config.model_fields
+    return Layer.of("suggested for staleness", {"algorithm.correction": "token"} if weighed else {})
 
 
 def _check(settings: Settings) -> RunConfig:

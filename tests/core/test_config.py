@@ -258,10 +258,20 @@ def test_options_that_do_not_go_together_say_who_set_what_the_user_does_not_see(
     assert text.endswith("or neither ('algorithm.kl_coefficient': suggested by model 'toy')")
 
 
-def test_what_staleness_asks_for_holds_with_every_algorithm_that_has_it() -> None:
-    for algorithm in ("grpo", "ppo", "salt"):
-        config = resolve({"env": "toy"}, {"algorithm": algorithm, "staleness": 1}, source="recipe.yaml")
-        assert config.algorithm.options["correction"] == "token"
+def test_stale_tokens_are_weighed_once_by_the_ratio_or_by_a_correction() -> None:
+    def correction(**said: Any) -> Any:
+        config = resolve({"env": "toy", "staleness": 1, **said}, source="recipe.yaml")
+        return config.algorithm.options["correction"]
+
+    for name in ("grpo", "ppo", "salt"):
+        assert correction(algorithm=name) == "none"
+        penalty = {"name": name, "kl": "reward", "kl_coefficient": 0.1}
+        assert correction(algorithm=penalty) == "token"
+        assert correction(algorithm=penalty, staleness=0) == "none"
+        assert correction(algorithm={**penalty, "correction": "sequence"}) == "sequence"
+    assert correction(algorithm={"name": "grpo", "reject_above": 1.5}) == "token"
+    again = {"name": "torch", "old_logprobs": "recompute"}
+    assert correction(algorithm="grpo", trainer=again) == "token"
 
 
 def test_options_in_a_run_file_that_names_no_env_are_for_that_of_the_command_line() -> None:

@@ -415,7 +415,8 @@ def assert_alike(one: list[dict[str, float]], other: list[dict[str, float]]) -> 
     """Who is computed beside whom depends on when workers answer, and with it the last digits."""
     names = ("reward", "tokens", "trainer/loss", "trainer/grad_norm")
     for left, right in zip(one, other, strict=True):
-        assert [left[name] for name in names] == pytest.approx([right[name] for name in names], abs=1e-4)
+        expected = pytest.approx([right[name] for name in names], rel=1e-4, abs=1e-4)
+        assert [left[name] for name in names] == expected
 
 
 # A run whose houses are killed when an env in them has answered for the so-and-so-many-th time.
