@@ -137,18 +137,17 @@ class FlatRewards:
     """
 
     warn: Callable[[str], None]
-    _same: float | None = None
+    _last: set[float] = field(default_factory=set)
     _updates: int = 0
 
     def look(self, groups: Sequence[Group]) -> None:
         """Look at the groups of an update."""
         found = {t.reward for group in groups for t in group.trajectories if not t.failed}
-        same = found.pop() if len(found) == 1 else None
-        self._updates = (
-            self._updates + 1 if same is not None and same == self._same else int(same is not None)
-        )
-        self._same = same
+        if found != self._last:
+            self._last, self._updates = found, 0
+        self._updates += len(found) == 1
         if self._updates == UPDATES:
+            (same,) = found
             self.warn(
                 f"in the last {UPDATES} updates every trajectory had the same reward, {same:g}, so there was "
                 "nothing to learn from: look at trajectories/ whether the reward fits what the agent "

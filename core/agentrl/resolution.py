@@ -142,10 +142,8 @@ def _fitting(layer: Layer, meant: Sequence[Settings], settings: Settings) -> Lay
         kind = key[0]
         if kind not in CHOICES or kind == "env" or kind in layer.names():
             return False
-        chosen, others = settings.name(kind), [each.name(kind) for each in meant]
-        return not _accepts(kind, chosen, key[1]) and any(
-            _accepts(kind, name, key[1]) for name in others if name
-        )
+        accepted = any(_accepts(kind, each.name(kind), key[1]) for each in meant)
+        return accepted and not _accepts(kind, settings.name(kind), key[1])
 
     return layer.without({key for key, _ in layer.entries if misses(key)})
 

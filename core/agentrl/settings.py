@@ -113,8 +113,7 @@ class Settings:
         options = {key: self._values[key] for key in self._below(("rewards",)) if key[2:] != ("weight",)}
         self._drop(("rewards",))
         for name, reward in rewards.items():
-            if reward is not None:
-                self._values.update({key: each for key, each in options.items() if key[1] == str(name)})
+            self._values.update({key: each for key, each in options.items() if key[1] == str(name)})
             self._put_reward(("rewards", str(name)), reward, source)
 
     def _put_reward(self, key: Key, value: Any, source: str) -> None:

@@ -1,4 +1,4 @@
-"""A small model, and the engine of PyTorch with it."""
+"""Small models to play and to train with, and the engine of PyTorch with one."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,6 +14,14 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from plain_generation import make_model, save
 
     return save(make_model("qwen"), tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the model that `small_training` trains."""
+    from small_training import write_model
+
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from plain_generation import (
     Plain,
     count_tokens,
     make_model,
-    make_tokenizer,
     save,
     some_ids,
     start,
     together,
 )
+from small_models import make_tokenizer
 
 NEVER = "\x00"
 

@@ -23,6 +23,7 @@ from agentrl_torch import TorchEngine
 from agentrl_torch.fitting import _logits_by_pieces, fit
 from agentrl_torch.weights import load_into
 from plain_generation import END, VOCAB, Plain, make_model, save, some_ids, start, together
+from small_models import MISFITS
 
 # Models
 
@@ -102,19 +103,7 @@ async def _value(task: "asyncio.Task[Completion]") -> Completion:
     return await task
 
 
-def drop_a_name(weights: dict[str, Any]) -> None:
-    del weights["model.norm.weight"]
-
-
-def add_a_name(weights: dict[str, Any]) -> None:
-    weights["model.extra"] = torch.zeros(1)
-
-
-def change_a_shape(weights: dict[str, Any]) -> None:
-    weights["model.norm.weight"] = torch.zeros(7)
-
-
-@pytest.mark.parametrize("break_it", [drop_a_name, add_a_name, change_a_shape])
+@pytest.mark.parametrize("break_it", MISFITS)
 def test_weights_that_do_not_fit_are_refused_and_none_is_loaded(
     engine: TorchEngine, break_it: Callable[[dict[str, Any]], None]
 ) -> None:

